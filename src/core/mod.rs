@@ -1,0 +1,21 @@
+//! The core: one deterministic state machine that owns every promise.
+//!
+//! No async, no clock, no I/O, no randomness, only ordered collections. It is given the time and a
+//! command; it answers with events, and changes only by them:
+//!
+//! ```text
+//!   now, Command ──▶ Core::decide ──▶ events ──▶ State::apply ──▶ (next command)
+//!                                      │
+//!                                      └──▶ journal + tables, in one transaction
+//! ```
+
+pub mod claim;
+pub mod event;
+pub mod inventory;
+pub mod lease;
+pub mod limits;
+pub mod need;
+pub mod refusal;
+pub mod session;
+pub mod tables;
+pub mod types;

@@ -1,0 +1,3 @@
+//! The `leasehold` binary.
+
+fn main() {}

@@ -1,0 +1,273 @@
+//! The calls of the WebSocket: methods, their parameters and results, and the notifications.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::info::{ClaimInfo, EndingInfo};
+use super::rpc::Id;
+
+/// Names of the methods.
+pub mod method {
+    /// [`SessionOpen`](super::SessionOpen) to [`SessionOpened`](super::SessionOpened).
+    pub const SESSION_OPEN: &str = "session.open";
+    /// [`SessionResume`](super::SessionResume) to [`SessionOpened`](super::SessionOpened).
+    pub const SESSION_RESUME: &str = "session.resume";
+    /// [`SessionRenew`](super::SessionRenew) to [`SessionRenewed`](super::SessionRenewed).
+    pub const SESSION_RENEW: &str = "session.renew";
+    /// [`SessionClose`](super::SessionClose) to [`Done`](super::Done).
+    pub const SESSION_CLOSE: &str = "session.close";
+    /// [`ClaimRequest`](super::ClaimRequest) to [`ClaimInfo`](super::ClaimInfo).
+    pub const LEASE_ACQUIRE: &str = "lease.acquire";
+    /// [`LeaseCancel`](super::LeaseCancel) to [`ClaimInfo`](super::ClaimInfo).
+    pub const LEASE_CANCEL: &str = "lease.cancel";
+    /// [`LeaseRelease`](super::LeaseRelease) to [`LeaseReleased`](super::LeaseReleased).
+    pub const LEASE_RELEASE: &str = "lease.release";
+    /// [`LeaseExtend`](super::LeaseExtend) to [`LeaseInfo`](super::LeaseInfo).
+    pub const LEASE_EXTEND: &str = "lease.extend";
+    /// [`Empty`](super::Empty) to [`SessionState`](super::SessionState).
+    pub const LEASE_LIST: &str = "lease.list";
+}
+
+/// Names of the notifications, broker to client.
+pub mod notice {
+    /// [`ClaimInfo`](super::ClaimInfo): a waiting claim is granted; `lease` is there.
+    pub const LEASE_GRANTED: &str = "lease.granted";
+    /// [`LeaseEndingNotice`](super::LeaseEndingNotice): stop using it and release it.
+    pub const LEASE_ENDING: &str = "lease.ending";
+    /// [`LeaseReleased`](super::LeaseReleased): it is over, by someone else's doing.
+    pub const LEASE_ENDED: &str = "lease.ended";
+    /// [`LeaseInfo`](super::LeaseInfo): its hold has another end, by someone else's doing.
+    pub const LEASE_EXTENDED: &str = "lease.extended";
+    /// [`ClaimInfo`](super::ClaimInfo): its place changed, or what keeps it waiting did.
+    pub const CLAIM_WAITING: &str = "claim.waiting";
+    /// [`ClaimInfo`](super::ClaimInfo): it ended without a lease; `end` is there.
+    pub const CLAIM_ENDED: &str = "claim.ended";
+    /// [`RenewNow`](super::RenewNow): renew at once, the broker is about to stop.
+    pub const SESSION_RENEW_NOW: &str = "session.renew_now";
+    /// [`StoreNotice`](super::StoreNotice): the store fails or works again.
+    pub const STORE_STATE: &str = "store.state";
+}
+
+/// Opens a session.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct SessionOpen {
+    /// Random text of the client's own, at most 128 bytes: a session belongs to one process.
+    pub instance: String,
+    /// Who the session acts for; `user@host` by custom. Unverified without tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// 2,000 to 600,000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
+    /// Instead of a ttl: the pools it is for; the longest of their ttls is taken.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub pools: Vec<String>,
+    /// Instead of pools: NEED texts whose pools count.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub needs: Vec<String>,
+}
+
+/// Resumes a session on a new socket.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct SessionResume {
+    /// Its number.
+    pub session: u64,
+    /// What opening it answered.
+    pub secret: String,
+    /// As given at opening.
+    pub instance: String,
+    /// The number of the newest renewal answer the client counts by.
+    #[serde(default)]
+    pub renewal: u64,
+}
+
+/// A session is open, or resumed: its whole state.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct SessionOpened {
+    /// Its number.
+    pub session: u64,
+    /// Resumes it; only in the answer to an opening.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// Fixed now.
+    pub ttl_ms: u64,
+    /// The first answer to count by; counts from when the request was sent, as any renewal.
+    #[serde(flatten)]
+    pub renewed: SessionRenewed,
+    /// What the session has.
+    pub state: SessionState,
+}
+
+/// Everything of a session that is open: claims and leases.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct SessionState {
+    /// Waiting claims, and granted ones with their lease.
+    pub claims: Vec<ClaimInfo>,
+    /// Lab time.
+    pub now: u64,
+    /// The same for people.
+    pub now_time: String,
+}
+
+/// Asks for the promise to be renewed.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct SessionRenew {
+    /// The number of the newest answer the client counts by.
+    pub renewal: u64,
+}
+
+/// The promise, renewed: it counts from when the request was sent.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct SessionRenewed {
+    /// Grows with every answer, over restarts; a client counts by the newest only.
+    pub renewal: u64,
+    /// How long nothing of this session is given to another: the ttl, or longer at a planned stop.
+    pub promise_ms: u64,
+    /// Leases that are ending; this answer does not extend them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ending: Vec<u64>,
+    /// Lab time.
+    pub now: u64,
+    /// The same for people.
+    pub now_time: String,
+}
+
+/// Closes the session: everything of it is free at once. On a socket without a session, with the
+/// number and secret of the one to close.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct SessionClose {
+    /// The session to close, on a socket that has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session: Option<u64>,
+    /// Its secret.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+}
+
+/// Claims resources, over WebSocket and HTTP alike: all together or not at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ClaimRequest {
+    /// On a socket a whole number that grows within the session; over HTTP a text of at most 128
+    /// bytes. A repeat answers the present state; another body under a used one is an error.
+    pub request_id: Option<Id>,
+    /// NEED texts: `[ALIAS=][COUNT:]POOL[/SLOTS][,label=value ...][ where CEL]`.
+    pub needs: Vec<String>,
+    /// All picks have this label alike.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub same: Option<String>,
+    /// No two picks have this label alike.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distinct: Option<String>,
+    /// -10 to 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i8>,
+    /// Longest wait; absent waits for ever, 0 takes part in one pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_ms: Option<u64>,
+    /// How long to hold; absent is the smallest `max_hold` of its pools.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hold_ms: Option<u64>,
+    /// For people, at most 1,024 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// `job`, `commit`, `actor` and the like.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// Refuse where it would wait for what is drained, offline, quarantined or held.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub fail_fast: bool,
+    /// Wait where it would be refused as impossible.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub wait_for_inventory: bool,
+    /// The lease under which the asking command runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outer: Option<u64>,
+}
+
+/// Cancels a request that waits; one that is granted stays granted.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct LeaseCancel {
+    /// The session's number for it.
+    pub request_id: u64,
+}
+
+/// Releases a lease.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct LeaseRelease {
+    /// Its number.
+    pub lease: u64,
+    /// `passed`, `failed` or `infra`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+}
+
+/// A lease is over.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct LeaseReleased {
+    /// Its number.
+    pub lease: u64,
+    /// How it ended: `released`, `session_expired`, `revoked` ... A release of what had ended
+    /// already says how that was.
+    pub why: String,
+    /// The same in words.
+    pub message: String,
+    /// Lab time.
+    pub now: u64,
+    /// The same for people.
+    pub now_time: String,
+}
+
+/// Moves the end of a hold.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct LeaseExtend {
+    /// Its number.
+    pub lease: u64,
+    /// The new end, lab time: absolute, so that asking twice is asking once.
+    pub until: u64,
+}
+
+/// A lease is to end: stop using its resources and release it. They go to nobody before that, or
+/// before a ttl is over.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct LeaseEndingNotice {
+    /// Its number.
+    pub lease: u64,
+    /// Why.
+    pub ending: EndingInfo,
+    /// Lab time.
+    pub now: u64,
+    /// The same for people.
+    pub now_time: String,
+}
+
+/// The broker is about to stop.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct RenewNow {}
+
+/// The store fails: nothing new is granted until it works again. Leases are kept.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct StoreNotice {
+    /// Whether the store works.
+    pub working: bool,
+    /// In words.
+    pub message: String,
+}
+
+/// No parameters.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Empty {}
+
+/// It is done, or was already.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
+pub struct Done {
+    /// Lab time.
+    pub now: u64,
+    /// The same for people.
+    pub now_time: String,
+}

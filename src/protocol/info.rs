@@ -1,0 +1,461 @@
+//! What a broker tells of its things: resources, claims, leases, sessions, the journal. Shared by
+//! WebSocket answers, HTTP answers and the CLI's `--json`.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A resource in its holder's hands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PickInfo {
+    /// Its name.
+    pub name: String,
+    /// Its pool.
+    pub pool: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, Value>,
+    /// Its properties.
+    pub properties: BTreeMap<String, Value>,
+    /// Slots of it.
+    pub slots: u32,
+    /// Its secrets: only in what goes to the lease's holder.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, String>,
+}
+
+/// Why a lease is ending.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EndingInfo {
+    /// `hold_ended`, `revoked`, `kicked` ...
+    pub why: String,
+    /// In words.
+    pub message: String,
+    /// Lab time.
+    pub since: u64,
+    /// The same for people.
+    pub since_time: String,
+}
+
+/// A lease.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct LeaseInfo {
+    /// Its number.
+    pub lease: u64,
+    /// The number a resource that can compare refuses smaller ones by. The same as `lease`.
+    pub fence: u64,
+    /// `active`, `ending` or `ended`.
+    pub state: String,
+    /// The claim it grants.
+    pub claim: u64,
+    /// Whose it is.
+    pub session: u64,
+    /// The session's number for it.
+    pub request_id: u64,
+    /// Who it acts for.
+    pub owner: String,
+    /// Whether a token vouched for the owner.
+    pub owner_verified: bool,
+    /// What was asked.
+    pub needs: Vec<String>,
+    /// What was given, per alias.
+    pub resources: BTreeMap<String, Vec<PickInfo>>,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// `job`, `commit`, `actor` and the like.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// When the claim arrived, lab time.
+    pub queued_at: u64,
+    /// The same for people.
+    pub queued_at_time: String,
+    /// When it was granted, lab time.
+    pub granted_at: u64,
+    /// The same for people.
+    pub granted_at_time: String,
+    /// When the hold is over, lab time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
+    /// The same for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_time: Option<String>,
+    /// Set while it is ending.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ending: Option<EndingInfo>,
+    /// Set once it has ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<EndedInfo>,
+    /// How long ago the session gave a sign of life; in listings only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen_ms: Option<u64>,
+}
+
+/// How a lease ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EndedInfo {
+    /// `released`, `session_expired`, `revoked` ...
+    pub why: String,
+    /// In words.
+    pub message: String,
+    /// What the runner said of its work.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
+    /// Lab time.
+    pub at: u64,
+    /// The same for people.
+    pub at_time: String,
+}
+
+/// Why a claim ended without a lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EndInfo {
+    /// `timed_out`, `cancelled`, or the code of a refusal.
+    pub code: String,
+    /// In words.
+    pub message: String,
+    /// The alias of the need that fails, where one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub need: Option<String>,
+}
+
+/// Who is in a waiting claim's way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct InTheWay {
+    /// The resource.
+    pub resource: String,
+    /// Its lease.
+    pub lease: u64,
+    /// Who holds it.
+    pub owner: String,
+    /// For which job.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<String>,
+    /// Since when, lab time.
+    pub since: u64,
+    /// The same for people.
+    pub since_time: String,
+    /// Until when at most, lab time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
+    /// The same for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_time: Option<String>,
+}
+
+/// A claim: waiting, granted or ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ClaimInfo {
+    /// The session's number for it.
+    pub request_id: u64,
+    /// Its number; 0 for a cancelled request that was never seen.
+    pub claim: u64,
+    /// `queued`, `granted` or `ended`.
+    pub state: String,
+    /// While queued: 1 is next. Told at queueing and, when changed, at most once a second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<u64>,
+    /// While queued: what keeps it from being granted however long the others take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<String>,
+    /// While queued: up to five who are in its way.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_the_way: Vec<InTheWay>,
+    /// When granted: the lease, in whatever state it is; of one that has ended the end only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease: Option<LeaseInfo>,
+    /// When ended: how.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<EndInfo>,
+    /// Lab time.
+    pub now: u64,
+    /// The same for people.
+    pub now_time: String,
+}
+
+/// A waiting claim as the queue lists it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WaitingInfo {
+    /// Its number.
+    pub claim: u64,
+    /// Whose it is.
+    pub session: u64,
+    /// Who it acts for.
+    pub owner: String,
+    /// Its place in the whole queue, from 1.
+    pub place: u64,
+    /// What it asks.
+    pub needs: Vec<String>,
+    /// -10 to 10.
+    pub priority: i8,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// `job`, `commit`, `actor` and the like.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// When it arrived, lab time.
+    pub queued_at: u64,
+    /// The same for people.
+    pub queued_at_time: String,
+    /// When it stops waiting, lab time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_until: Option<u64>,
+    /// The same for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wait_until_time: Option<String>,
+    /// What keeps it from being granted however long the others take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocked: Option<String>,
+    /// Whether its socket is up; a claim whose socket is down is not granted.
+    pub connected: bool,
+}
+
+/// Why a resource is in a state, since when and by whom.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MarkInfo {
+    /// In the words of whoever did it.
+    pub reason: String,
+    /// By whom.
+    pub by: String,
+    /// Lab time.
+    pub since: u64,
+    /// The same for people.
+    pub since_time: String,
+}
+
+/// A holder of a resource.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HolderInfo {
+    /// The lease.
+    pub lease: u64,
+    /// Who it acts for.
+    pub owner: String,
+    /// The session.
+    pub session: u64,
+    /// Slots it holds.
+    pub slots: u32,
+    /// `active` or `ending`.
+    pub state: String,
+    /// The job, commit, command it said.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tags: BTreeMap<String, String>,
+    /// For people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+    /// Since when, lab time.
+    pub since: u64,
+    /// The same for people.
+    pub since_time: String,
+    /// Until when at most, lab time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
+    /// The same for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until_time: Option<String>,
+    /// How long ago the session gave a sign of life.
+    pub last_seen_ms: u64,
+    /// Whether its socket is up.
+    pub connected: bool,
+}
+
+/// A resource as listed. Secrets are named, never shown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ResourceInfo {
+    /// Its name.
+    pub name: String,
+    /// Its pool.
+    pub pool: String,
+    /// What needs can ask for.
+    pub labels: BTreeMap<String, Value>,
+    /// Handed to the holder.
+    pub properties: BTreeMap<String, Value>,
+    /// Names of its secrets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secrets: Vec<String>,
+    /// How many holders may share it.
+    pub slots: u32,
+    /// Slots nobody holds.
+    pub slots_free: u32,
+    /// `file` or `api`.
+    pub origin: String,
+    /// One word for people: `free`, `shared`, `leased`, `ending`, `drained`, `quarantined`, `pending`.
+    pub state: String,
+    /// Set while it is unfit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quarantined: Option<MarkInfo>,
+    /// Set while an admin has taken it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drained: Option<MarkInfo>,
+    /// What waits for its holders: `change` or `removal`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<String>,
+    /// Who holds it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub holders: Vec<HolderInfo>,
+}
+
+/// A session as listed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SessionInfo {
+    /// Its number.
+    pub session: u64,
+    /// Who it acts for.
+    pub owner: String,
+    /// Whether a token vouched for the owner.
+    pub owner_verified: bool,
+    /// `socket` or `keyed`.
+    pub kind: String,
+    /// Milliseconds.
+    pub ttl_ms: u64,
+    /// Whether its socket is up.
+    pub connected: bool,
+    /// How long ago it gave a sign of life.
+    pub last_seen_ms: u64,
+    /// When it opened, lab time.
+    pub opened_at: u64,
+    /// The same for people.
+    pub opened_at_time: String,
+    /// Leases it holds.
+    pub leases: Vec<u64>,
+    /// Claims it waits with.
+    pub claims: Vec<u64>,
+}
+
+/// How a resource stands to a need, for `resource match`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MatchInfo {
+    /// Its name.
+    pub name: String,
+    /// Whether it matches.
+    pub matches: bool,
+    /// Whether it could be given now.
+    pub free: bool,
+    /// Why not, where it does not match or is not free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// One change that applying an inventory makes, for people and for `--dry-run`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChangeInfo {
+    /// `add`, `change`, `rename`, `remove`.
+    pub action: String,
+    /// `pool` or `resource`.
+    pub what: String,
+    /// Its name.
+    pub name: String,
+    /// In words, what is different.
+    pub detail: String,
+    /// Whether it waits for the last holder.
+    pub pending: bool,
+}
+
+/// What applying an inventory did, or would do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ApplyInfo {
+    /// What changes.
+    pub changes: Vec<ChangeInfo>,
+    /// How many resources stay as they are.
+    pub unchanged: u64,
+    /// Whether it was done.
+    pub applied: bool,
+    /// Lab time.
+    pub now: u64,
+    /// The same for people.
+    pub now_time: String,
+}
+
+/// The broker, at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StatusInfo {
+    /// This binary's version.
+    pub version: String,
+    /// `serving`, `store_failing` or `stopping`.
+    pub state: String,
+    /// In words, where the state is not `serving`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Where its data is.
+    pub store: String,
+    /// The inventory file it watches.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<String>,
+    /// Why that file is not applied, where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inventory_error: Option<String>,
+    /// How long it serves, milliseconds.
+    pub uptime_ms: u64,
+    /// The last batch stored.
+    pub batch: u64,
+    /// Pools, with what is in them.
+    pub pools: Vec<PoolStatus>,
+    /// Open sessions.
+    pub sessions: u64,
+    /// Leases held.
+    pub leases: u64,
+    /// Claims waiting.
+    pub waiting: u64,
+    /// Lab time.
+    pub now: u64,
+    /// The same for people.
+    pub now_time: String,
+}
+
+/// A pool at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PoolStatus {
+    /// Its name.
+    pub pool: String,
+    /// Resources in it.
+    pub resources: u64,
+    /// Their slots.
+    pub slots: u64,
+    /// Slots that could be given now.
+    pub slots_free: u64,
+    /// Slots held.
+    pub slots_leased: u64,
+    /// Resources that are drained, quarantined or going.
+    pub out: u64,
+    /// Claims that wait for it.
+    pub waiting: u64,
+}
+
+/// An event of the journal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct EventInfo {
+    /// Its dense number.
+    pub event: u64,
+    /// Lab time.
+    pub at: u64,
+    /// The same for people.
+    pub at_time: String,
+    /// What happened; `type` says which.
+    pub body: Value,
+}
+
+/// Why something is as it is, in sentences.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WhyInfo {
+    /// What was asked about: `claim 7`, `lease 12`, `resource pixel-8-01`.
+    pub subject: String,
+    /// The answer in one line.
+    pub summary: String,
+    /// What it rests on, in order.
+    pub reasons: Vec<String>,
+}
+
+/// A page of a listing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Page<T> {
+    /// What is on it.
+    pub items: Vec<T>,
+    /// Give it as `cursor` for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// Lab time.
+    pub now: u64,
+    /// The same for people.
+    pub now_time: String,
+}

@@ -1,0 +1,71 @@
+//! What can go wrong with a store, by what the engine has to do about it.
+
+use std::fmt;
+
+/// A store's failure.
+#[derive(Debug)]
+pub enum StoreError {
+    /// The store did not answer as it should: the disk is full, gone or broken. What was being
+    /// written may be there or not.
+    Failed {
+        /// What was being done, fitting "failed to …".
+        doing: &'static str,
+        /// What the driver said.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The store holds what this version cannot have written.
+    Inconsistent {
+        /// Where and what, for people.
+        what: String,
+    },
+    /// The store was written by a newer version.
+    TooNew {
+        /// The version found.
+        found: i64,
+        /// The newest that this binary knows.
+        known: i64,
+    },
+    /// Another broker has it open.
+    Locked {
+        /// The lock file.
+        path: String,
+    },
+    /// A batch out of order was offered: the engine and the store disagree about the past.
+    OutOfOrder {
+        /// The last batch in the store.
+        last: u64,
+        /// The batch offered.
+        offered: u64,
+    },
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Failed { doing, source } => write!(f, "failed to {doing}: {source}"),
+            Self::Inconsistent { what } => write!(f, "the store contradicts itself: {what}"),
+            Self::TooNew { found, known } => write!(
+                f,
+                "the store has version {found}, and this leasehold knows versions up to {known}: use the newer leasehold that wrote it"
+            ),
+            Self::Locked { path } => {
+                write!(
+                    f,
+                    "another broker has this store open (it holds the lock {path}): stop it, or use another --store"
+                )
+            }
+            Self::OutOfOrder { last, offered } => {
+                write!(f, "batch {offered} was offered after batch {last}: another process has written to this store")
+            }
+        }
+    }
+}
+
+impl std::error::Error for StoreError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Failed { source, .. } => Some(&**source),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Stores: where the journal and the tables beside it live.
+//!
+//! A store keeps what the core decided; it never decides. SQL appears under this folder and
+//! nowhere else, and nothing else in the code knows which store it talks to. The contract:
+//!
+//! - [`Store::commit`] is one transaction: when it answers `Ok`, the whole batch survives
+//!   `kill -9` and loss of power. When it answers an error, the batch is there whole or not at
+//!   all, and only [`Store::reopen`] tells which.
+//! - Batches come in order, each number one above the last; a store refuses any other.
+//! - [`Reader`]s see only what is committed.
+
+mod error;
+pub mod sqlite;
+
+use std::future::Future;
+
+pub use error::StoreError;
+
+use crate::core::tables::{Batch, JournalEntry, JournalFilter, PastLease, Tables};
+use crate::core::types::{LabTime, LeaseId, ResourceName};
+
+/// The writing half, owned by the engine's task alone.
+pub trait Store: Send + 'static {
+    /// What reads beside it.
+    type Reader: Reader;
+
+    /// Reads the tables, whole.
+    fn load(&mut self) -> impl Future<Output = Result<Tables, StoreError>> + Send;
+
+    /// Writes one batch in one transaction, durable when it answers `Ok`.
+    fn commit(&mut self, batch: &Batch) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// Closes every connection, readers too, opens the store again so that its recovery runs,
+    /// makes what is found durable, and answers the number of the last batch in it.
+    fn reopen(&mut self) -> impl Future<Output = Result<u64, StoreError>> + Send;
+
+    /// Deletes events and ended leases older than `before`, after storing a checkpoint from
+    /// which checking and replaying can start. Bounded work per call; answers whether more is
+    /// left to delete.
+    fn prune(&mut self, before: LabTime) -> impl Future<Output = Result<bool, StoreError>> + Send;
+
+    /// A reader of what is committed.
+    fn reader(&self) -> Self::Reader;
+
+    /// What people call it: `sqlite:PATH`.
+    fn name(&self) -> String;
+}
+
+/// The reading half, cloned freely, used by whoever answers questions about the past.
+pub trait Reader: Clone + Send + Sync + 'static {
+    /// The journal, oldest first, after the filter.
+    fn journal(&self, filter: &JournalFilter) -> impl Future<Output = Result<Vec<JournalEntry>, StoreError>> + Send;
+
+    /// The leases that had the resource of this name (at their grant), newest first, older than
+    /// `before` where given.
+    fn history(
+        &self,
+        name: &ResourceName,
+        before: Option<LeaseId>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<PastLease>, StoreError>> + Send;
+
+    /// One lease, ended or not.
+    fn lease(&self, lease: LeaseId) -> impl Future<Output = Result<Option<PastLease>, StoreError>> + Send;
+
+    /// Leases, newest first, older than `before` where given, ended ones too.
+    fn leases(
+        &self,
+        before: Option<LeaseId>,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<PastLease>, StoreError>> + Send;
+}

@@ -1,0 +1,85 @@
+//! Durations and moments as people write and read them.
+//!
+//! Shared by the inventory file, the configuration and the command line, so that `90s` means the
+//! same everywhere. Nothing here reads a clock.
+
+/// Reads a duration with its unit (`500ms`, `90s`, `10m`, `1h30m`, `2d`); `0` needs none.
+/// Answers milliseconds.
+pub fn parse_duration_ms(text: &str) -> Result<u64, String> {
+    let refuse =
+        || format!("{text:?} is not a duration: expected a number with a unit, such as 500ms, 90s, 10m, 1h30m or 2d");
+    let trimmed = text.trim();
+    if trimmed == "0" {
+        return Ok(0);
+    }
+    let mut rest = trimmed;
+    let mut total: u64 = 0;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let number: u64 = rest[..digits].parse().map_err(|_| refuse())?;
+        rest = &rest[digits..];
+        let letters = rest.bytes().take_while(u8::is_ascii_alphabetic).count();
+        let unit_ms = match &rest[..letters] {
+            "ms" => 1,
+            "s" => 1_000,
+            "m" | "min" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            _ => return Err(refuse()),
+        };
+        rest = rest[letters..].trim_start();
+        total = number.checked_mul(unit_ms).and_then(|ms| total.checked_add(ms)).ok_or_else(refuse)?;
+    }
+    if trimmed.is_empty() { Err(refuse()) } else { Ok(total) }
+}
+
+/// A duration for people: the two largest units that say something (`1h30m`, `2m05s`, `350ms`).
+#[must_use]
+pub fn show_duration_ms(ms: u64) -> String {
+    let seconds = ms / 1_000;
+    match (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60) {
+        (0, 0, 0, 0) => format!("{ms}ms"),
+        (0, 0, 0, s) => format!("{s}s"),
+        (0, 0, m, 0) => format!("{m}m"),
+        (0, 0, m, s) => format!("{m}m{s:02}s"),
+        (0, h, 0, _) => format!("{h}h"),
+        (0, h, m, _) => format!("{h}h{m:02}m"),
+        (d, 0, _, _) => format!("{d}d"),
+        (d, h, _, _) => format!("{d}d{h:02}h"),
+    }
+}
+
+/// A Unix moment in milliseconds as RFC 3339 in UTC, to the millisecond.
+#[must_use]
+pub fn rfc3339(unix_ms: i64) -> String {
+    jiff::Timestamp::from_millisecond(unix_ms).map_or_else(|_| unix_ms.to_string(), |moment| format!("{moment:.3}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{parse_duration_ms, rfc3339, show_duration_ms};
+
+    #[test]
+    fn durations_need_a_unit_but_zero() {
+        for (text, ms) in [("0", 0), ("500ms", 500), ("90s", 90_000), ("1h30m", 5_400_000), ("2d", 172_800_000)] {
+            assert_eq!(parse_duration_ms(text), Ok(ms), "{text}");
+        }
+        for text in ["", "10", "s", "1w", "-5s", "1h-", "99999999999999d"] {
+            assert!(parse_duration_ms(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn durations_are_shown_by_their_two_largest_units() {
+        for (ms, text) in [(350, "350ms"), (2_000, "2s"), (125_000, "2m05s"), (5_400_000, "1h30m"), (86_400_000, "1d")]
+        {
+            assert_eq!(show_duration_ms(ms), text);
+        }
+    }
+
+    #[test]
+    fn moments_are_rfc3339_in_utc() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(1_795_400_000_123), "2026-11-22T23:33:20.123Z");
+    }
+}
