@@ -91,15 +91,6 @@ pub struct EndedRecord {
     pub outcome: Option<Outcome>,
 }
 
-/// A lease as stored. An ended one stays for the history until retention takes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeaseRecord {
-    /// All of it.
-    pub lease: Arc<Lease>,
-    /// Set once it is over.
-    pub ended: Option<EndedRecord>,
-}
-
 /// An ended request as stored; gone with its session.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestRecord {
@@ -148,8 +139,11 @@ pub struct TableChanges {
     pub sessions: Vec<(SessionId, Option<SessionRecord>)>,
     /// Waiting claims by number.
     pub claims: Vec<(ClaimId, Option<Arc<Claim>>)>,
-    /// Leases, new, changed or ended; never deleted here.
-    pub leases: Vec<LeaseRecord>,
+    /// Leases, new or changed, whole; also those that ended in the same batch.
+    pub leases: Vec<Arc<Lease>>,
+    /// Leases that ended, after the above is written. Their rows stay for the history until
+    /// retention takes them.
+    pub ended: Vec<(LeaseId, EndedRecord)>,
     /// Requests that ended.
     pub requests: Vec<RequestRecord>,
     /// Requests to forget: all ended ones of the session up to the number.
