@@ -17,5 +17,6 @@ pub mod limits;
 pub mod need;
 pub mod refusal;
 pub mod session;
+pub mod state;
 pub mod tables;
 pub mod types;

@@ -133,6 +133,9 @@ pub struct TableChanges {
     pub pools: Vec<(Key, Option<PoolRecord>)>,
     /// Resources by number.
     pub resources: Vec<(ResourceId, Option<ResourceRecord>)>,
+    /// When resources were last given, where nothing else of them changed; written after
+    /// `resources`.
+    pub used: Vec<(ResourceId, LabTime)>,
     /// Marks of names that are not on the books at present.
     pub remembered: Vec<(ResourceName, Option<Marks>)>,
     /// Sessions by number. Deleting one deletes its requests.
