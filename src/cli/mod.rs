@@ -1,1 +1,126 @@
-//! (being built)
+//! The commands: what is typed, turned into calls of the other modules.
+//!
+//! This file owns the root of the command line and hands each family of commands to a file of its
+//! own. A command is a `clap` struct with `execute(self, &Globals) -> Result<u8, Failure>`; it
+//! makes the runtime it needs itself, as `run` must block signals before any thread exists.
+//! Data goes to stdout, messages to stderr.
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+pub mod exit_code;
+
+mod manual;
+
+pub use exit_code::Failure;
+
+/// Lease test resources: devices, accounts, networks, ports, licence seats.
+///
+/// A broker keeps the inventory and leases it to test runners; the connection is the claim on the
+/// resource. `leasehold serve --inventory lab.toml` is the broker, `leasehold run -n phone -- make
+/// test` runs a command while it holds a phone.
+#[derive(Debug, Parser)]
+#[command(name = "leasehold", version, about, long_about, arg_required_else_help = true, max_term_width = 110)]
+pub struct Cli {
+    /// What every command reads.
+    #[command(flatten)]
+    pub globals: Globals,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What every command reads.
+#[derive(Clone, Debug, Args)]
+pub struct Globals {
+    /// The broker: ws, wss, http or https, host, optional port and path; several with commas between them
+    #[arg(long, global = true, env = "LEASEHOLD_URL", value_name = "URL", default_value = crate::protocol::URL_DEFAULT)]
+    pub url: String,
+}
+
+/// Everything `leasehold` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print the completions of a shell
+    Completions(manual::Completions),
+    /// Print the manual page
+    Man(manual::Man),
+}
+
+/// Reads the process's command line, does it, and answers with what the process exits with.
+pub fn main() -> ExitCode {
+    let words: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let result = match Cli::try_parse_from(&words) {
+        Ok(cli) => cli.command.execute(&cli.globals),
+        Err(error) => return usage_exit(&words, &error),
+    };
+    ExitCode::from(result.unwrap_or_else(|failure| {
+        if !failure.message.is_empty() {
+            eprintln!("leasehold: {failure}");
+        }
+        failure.code
+    }))
+}
+
+impl Command {
+    fn execute(self, _globals: &Globals) -> Result<u8, Failure> {
+        match self {
+            Self::Completions(command) => command.execute(),
+            Self::Man(command) => command.execute(),
+        }
+    }
+}
+
+/// `clap` found the help to print, or a mistake. A mistake of `run` or `acquire` must not look
+/// like an exit of their command, so it has their own code.
+fn usage_exit(words: &[std::ffi::OsString], error: &clap::Error) -> ExitCode {
+    // Only fails where stderr or stdout is closed: there is nobody to tell.
+    let _ = error.print();
+    if !error.use_stderr() {
+        return ExitCode::from(exit_code::DONE);
+    }
+    ExitCode::from(usage_code(words))
+}
+
+fn usage_code(words: &[std::ffi::OsString]) -> u8 {
+    let mut words = words.iter().skip(1);
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("run" | "acquire") => return exit_code::OWN,
+            Some("--url") => drop(words.next()),
+            Some(option) if option.starts_with('-') => {}
+            _ => return exit_code::USAGE,
+        }
+    }
+    exit_code::USAGE
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use clap::CommandFactory;
+
+    use super::{Cli, exit_code, usage_code};
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn usage_errors_of_run_have_a_code_of_their_own() {
+        for (line, code) in [
+            ("leasehold run --nonsense", exit_code::OWN),
+            ("leasehold --url ws://run acquire", exit_code::OWN),
+            ("leasehold --url=ws://x run", exit_code::OWN),
+            ("leasehold status --nonsense", exit_code::USAGE),
+            ("leasehold nonsense run", exit_code::USAGE),
+            ("leasehold", exit_code::USAGE),
+        ] {
+            let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+            assert_eq!(usage_code(&words), code, "{line}");
+        }
+    }
+}
