@@ -9,7 +9,9 @@
 //!                                      └──▶ journal + tables, in one transaction
 //! ```
 
+pub mod apply;
 pub mod claim;
+pub mod command;
 pub mod event;
 pub mod inventory;
 pub mod lease;

@@ -1,1 +1,20 @@
-//! (being built)
+//! The engine: the single writer.
+//!
+//! One task owns the core, the presence of the sessions and the store. It takes what has queued
+//! up, lets the core decide, commits it in one transaction, and only then tells anybody:
+//!
+//! ```text
+//!  sockets ──Input──▶ ┌──────────────┐ batch ┌───────┐
+//!  HTTP    ──Input──▶ │ Machine      │ ────▶ │ store │
+//!                     │ core+presence│ ◀──── │       │
+//!  outboxes ◀─durable─└──────────────┘ done  └───────┘
+//! ```
+//!
+//! The machine is that as a state machine without I/O, which tests drive; the task is the loop
+//! around it. Everything computed from the core carries the number of the batch it was computed
+//! after and leaves when that batch is durable. Answers to `session.renew` come from presence
+//! and wait for no batch.
+
+pub mod handle;
+pub mod input;
+pub mod view;
