@@ -46,7 +46,8 @@ impl fmt::Display for StoreError {
             Self::Inconsistent { what } => write!(f, "the store contradicts itself: {what}"),
             Self::TooNew { found, known } => write!(
                 f,
-                "the store has version {found}, and this leasehold knows versions up to {known}: use the newer leasehold that wrote it"
+                "the store has version {found}, and this leasehold knows versions up to {known}: \
+                 use the newer leasehold that wrote it"
             ),
             Self::Locked { path } => {
                 write!(
