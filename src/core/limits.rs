@@ -17,6 +17,12 @@ pub const CEL_BYTES_MAX: usize = 1024;
 pub const CEL_DEPTH_MAX: usize = 32;
 /// Nodes of a CEL syntax tree: it has no cost limit of its own.
 pub const CEL_NODES_MAX: usize = 256;
+/// Additions in a CEL expression: each may copy all text on its left, for every resource.
+pub const CEL_ADDITIONS_MAX: usize = 16;
+/// Patterns (`matches`) in a CEL expression.
+pub const CEL_PATTERNS_MAX: usize = 8;
+/// Bytes of a pattern's compiled form, and of what matching with it may cache.
+pub const CEL_PATTERN_BYTES_MAX: usize = 256 * 1024;
 /// Steps (edges looked at) matching may take for one claim; beyond it the claim ends with
 /// `too_complex`. Counted, not timed, so that two replays agree.
 pub const MATCHING_STEPS_MAX: u64 = 400_000;

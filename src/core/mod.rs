@@ -10,6 +10,7 @@
 //! ```
 
 pub mod apply;
+pub mod cel;
 pub mod claim;
 pub mod command;
 pub mod event;
