@@ -1,0 +1,20 @@
+//! The harness of the black-box tests: real processes of the real binary, driven from outside.
+//!
+//! Nothing here calls into the broker: what a test proves with it holds for the binary that
+//! users get. It owns starting and ending processes ([`process`]), a broker with a place for its
+//! data ([`broker`]), and clients written by hand that know only the documented wire ([`ws`],
+//! [`http`]). A test waits for what it can observe, by [`wait`]; no test file sleeps.
+//!
+//! A test binary takes it in with
+//!
+//! ```text
+//! #[expect(dead_code, reason = "every test binary uses its own part of the harness")]
+//! #[path = "../common/mod.rs"]
+//! mod common;
+//! ```
+
+pub mod broker;
+pub mod http;
+pub mod process;
+pub mod wait;
+pub mod ws;
