@@ -17,4 +17,5 @@
 
 pub mod handle;
 pub mod input;
+pub mod query;
 pub mod view;
