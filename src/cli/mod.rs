@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 pub mod exit_code;
+pub mod run;
 
 mod manual;
 
@@ -46,6 +47,9 @@ pub enum Command {
     Completions(manual::Completions),
     /// Print the manual page
     Man(manual::Man),
+    /// Watch over the command of a `run`
+    #[command(name = "__guard", hide = true)]
+    Guard(run::guard::GuardCommand),
 }
 
 /// Reads the process's command line, does it, and answers with what the process exits with.
@@ -68,6 +72,7 @@ impl Command {
         match self {
             Self::Completions(command) => command.execute(),
             Self::Man(command) => command.execute(),
+            Self::Guard(command) => command.execute(),
         }
     }
 }

@@ -1,0 +1,5 @@
+//! `run`: a command that holds a lease while it runs.
+
+pub mod guard;
+pub mod handle;
+pub mod tree;
