@@ -20,7 +20,10 @@ const FUNCTION_LINES_MAX: usize = 70;
 
 /// Functions that may be longer than [`FUNCTION_LINES_MAX`], with the length each has now. A
 /// ratchet: an entry may shrink or go, and none may be added without a reason in the commit.
-const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[];
+const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[
+    // One arm per event and nothing else: the one place where the state changes.
+    ("src/core/state.rs", "apply", 119),
+];
 
 /// A layer of the code: what its files may name, beside itself.
 struct Layer {
@@ -152,7 +155,7 @@ fn layers_lean_only_on_those_before_them() {
         let own_folder = format!("src/{}/", layer.folder);
         let own_file = format!("src/{}.rs", layer.folder);
         for file in rust_files(&["src"]).iter().filter(|file| file.is_under(&own_folder) || file.path == own_file) {
-            let code = without_tests(&blank(&file.text));
+            let code = file.code();
             for (line, text) in code.lines().enumerate() {
                 for word in layer.never.iter().filter(|word| has_word(text, word)) {
                     found.add(&file.path, line + 1, &format!("{} must not use `{word}`", layer.folder));
@@ -250,7 +253,7 @@ fn functions_stay_short_but_for_the_ratchet() {
         Findings::new("split it, or enter it in LONG_FUNCTIONS of tests/tidy.rs with the reason in the commit");
     let mut ratchet = LONG_FUNCTIONS.to_vec();
     for file in rust_files(&["src"]) {
-        for Function { name, line, lines } in functions(&without_tests(&blank(&file.text))) {
+        for Function { name, line, lines } in functions(&file.code()) {
             if lines <= FUNCTION_LINES_MAX {
                 continue;
             }
@@ -414,6 +417,13 @@ struct File {
 }
 
 impl File {
+    /// Its code without comments, literals and tests; nothing of a file that is tests only, by the
+    /// names that such files have.
+    fn code(&self) -> String {
+        let is_test = self.path.ends_with("tests.rs") || self.path.contains("/tests/");
+        if is_test { String::new() } else { without_tests(&blank(&self.text)) }
+    }
+
     fn is_under(&self, folder: &str) -> bool {
         self.path.starts_with(folder)
     }
