@@ -172,8 +172,8 @@ pub struct Batch {
     pub tables: TableChanges,
 }
 
-/// Everything a start-up reads.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// Everything a start-up reads, and what a checkpoint keeps.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tables {
     /// The last batch in the store, 0 in an empty one.
     pub batch: u64,

@@ -9,7 +9,12 @@
 //! - Batches come in order, each number one above the last; a store refuses any other.
 //! - [`Reader`]s see only what is committed.
 
+#[cfg(test)]
+mod contract;
 mod error;
+#[cfg(any(test, feature = "testing"))]
+pub mod faulty;
+mod names;
 pub mod sqlite;
 
 use std::future::Future;

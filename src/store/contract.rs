@@ -1,0 +1,541 @@
+//! What every store must do, as tests over any store.
+//!
+//! Each function is one promise of [`super::Store`]. They are run on a store by the macro at the
+//! end, with a factory that opens, and opens again, the same store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{Reader, Store, StoreError};
+use crate::core::claim::{Blocked, Claim, ClaimEnd, ClaimSpec, Pin, Seniority};
+use crate::core::event::Event;
+use crate::core::inventory::{Mark, Marks, OnDrop, Origin, Pending, Pool, ResourceSpec, SecretRef};
+use crate::core::lease::{Ending, Lease, LeaseEnd, Outcome, Pick};
+use crate::core::need::{Count, Need, Slots, Term};
+use crate::core::refusal::{Code, Refusal};
+use crate::core::session::{RequestEnd, SecretHash, SessionEnd, SessionKind};
+use crate::core::tables::{
+    Batch, EndedRecord, JournalFilter, KeyedRecord, LabRecord, PoolRecord, RequestRecord, ResourceRecord,
+    SessionRecord, TableChanges, Tables,
+};
+use crate::core::types::{ClaimId, Key, LabTime, LeaseId, Owner, ResourceId, ResourceName, SessionId, Value};
+
+/// Opens one store, again and again.
+pub trait Factory {
+    /// What it opens.
+    type Store: Store;
+
+    /// Opens it; the one opened before has been dropped, unless a test is about just that.
+    fn open(&self) -> impl Future<Output = Result<Self::Store, StoreError>>;
+}
+
+// Records, one of each kind, with every field set to something.
+
+fn key(text: &str) -> Key {
+    Key::parse(text, "key").unwrap()
+}
+
+fn name(text: &str) -> ResourceName {
+    ResourceName::parse(text).unwrap()
+}
+
+fn owner() -> Owner {
+    Owner { name: "ann \"the\" tester\n\u{1F4F1}".into(), verified: false }
+}
+
+fn secret(text: &str) -> SecretHash {
+    SecretHash(text.into())
+}
+
+fn pool(pool: &str) -> PoolRecord {
+    let pool = Pool {
+        name: key(pool),
+        max_hold_ms: Some(7_200_000),
+        ttl_ms: None,
+        on_drop: OnDrop::Immediate,
+        identity: Some(key("serial")),
+    };
+    PoolRecord { pool: Arc::new(pool), origin: Origin::File }
+}
+
+fn spec(resource: &str) -> Arc<ResourceSpec> {
+    let labels = [
+        ("os", Value::Text("android".into())),
+        ("api", Value::Int(i64::MIN)),
+        ("scale", Value::Float(1.5)),
+        ("rooted", Value::Bool(true)),
+    ];
+    let secrets = [(key("pin"), SecretRef::Env("PIN".into())), (key("cert"), SecretRef::File("/etc/c\\ert".into()))];
+    Arc::new(ResourceSpec {
+        name: name(resource),
+        pool: key("phone"),
+        labels: labels.into_iter().map(|(label, value)| (key(label), value)).collect(),
+        properties: BTreeMap::from([(key("serial"), Value::Text("x'; DROP TABLE lab; --@".into()))]),
+        secrets: BTreeMap::from(secrets),
+        slots: 3,
+    })
+}
+
+fn mark(reason: &str) -> Mark {
+    Mark { reason: reason.into(), since: LabTime(5), by: "broker".into() }
+}
+
+fn resource(id: u64, resource: &str) -> ResourceRecord {
+    ResourceRecord {
+        id: ResourceId(id),
+        spec: spec(resource),
+        origin: Origin::Api,
+        marks: Marks { quarantined: Some(mark("screen is dark")), drained: None },
+        pending: Some(Pending::Change(spec("pixel-new"))),
+        last_used: LabTime(17),
+    }
+}
+
+fn session(id: u64) -> SessionRecord {
+    SessionRecord {
+        id: SessionId(id),
+        owner: owner(),
+        ttl_ms: 30_000,
+        secret: secret("5e55"),
+        kind: SessionKind::Socket { instance: "i-1".into() },
+        opened_at: LabTime(1),
+        promise_ms: Some(300_000),
+        kicked_by: Some("root".into()),
+        forgotten: 0,
+    }
+}
+
+fn claim_spec() -> Arc<ClaimSpec> {
+    let term = Term { key: key("os"), negated: true, value: "ios".into() };
+    let need = Need {
+        alias: key("dut"),
+        count: Count::Exactly(2),
+        pool: key("phone"),
+        slots: Slots::All,
+        terms: vec![term],
+        expression: Some("api >= 34 && os == 'android'".into()),
+    };
+    Arc::new(ClaimSpec {
+        needs: vec![need],
+        same: Some(key("site")),
+        distinct: None,
+        priority: -3,
+        wait_ms: Some(0),
+        hold_ms: Some(60_000),
+        note: Some("nightly".into()),
+        tags: BTreeMap::from([("job".into(), "https://ci/1".into())]),
+        fail_fast: true,
+        wait_for_inventory: false,
+        outer: Some(LeaseId(3)),
+    })
+}
+
+fn claim(id: u64) -> Claim {
+    Claim {
+        id: ClaimId(id),
+        session: SessionId(1),
+        request: id,
+        body_hash: u64::MAX - id,
+        owner: owner(),
+        spec: claim_spec(),
+        queued_at: LabTime(4),
+        seniority: Seniority { rank: -299_996, claim: ClaimId(id) },
+        wait_until: Some(LabTime(u64::MAX)),
+        pin: Some(Pin::Resources(vec![vec![ResourceId(1), ResourceId(2)]])),
+        blocked: Some(Blocked { alias: key("dut"), message: "all are drained".into() }),
+    }
+}
+
+fn lease(id: u64, resources: &[&str]) -> Arc<Lease> {
+    let pick = |resource: &&str| Pick { alias: key("dut"), resource: ResourceId(1), name: name(resource), slots: 3 };
+    Arc::new(Lease {
+        id: LeaseId(id),
+        claim: ClaimId(id),
+        session: SessionId(1),
+        request: id,
+        body_hash: u64::MAX,
+        owner: owner(),
+        spec: claim_spec(),
+        picks: resources.iter().map(pick).collect(),
+        queued_at: LabTime(4),
+        granted_at: LabTime(id),
+        until: Some(LabTime(u64::MAX)),
+        ending: Some(Ending { why: LeaseEnd::HoldEnded, since: LabTime(6) }),
+        freed: vec![ResourceId(1)],
+    })
+}
+
+fn ended(at: u64) -> EndedRecord {
+    let end = LeaseEnd::Revoked { by: "root".into(), forced: true, reason: Some("needed".into()) };
+    EndedRecord { at: LabTime(at), end, outcome: Some(Outcome::Infra) }
+}
+
+fn request(session: u64, request: u64, end: RequestEnd) -> RequestRecord {
+    let body_hash = if end == RequestEnd::Tombstone { None } else { Some(u64::MAX - request) };
+    RequestRecord { session: SessionId(session), request, body_hash, end }
+}
+
+fn refused() -> ClaimEnd {
+    ClaimEnd::Refused(Refusal::new(Code::Impossible, "no phone has api >= 40").of_need("dut"))
+}
+
+fn keyed(text: &str) -> KeyedRecord {
+    KeyedRecord {
+        key: secret(text),
+        request_id: "r-1".into(),
+        owner: owner(),
+        claim: ClaimId(9),
+        body_hash: u64::MAX,
+        end: RequestEnd::Claim(refused()),
+        ended_at: LabTime(9),
+    }
+}
+
+/// One event of each kind.
+fn every_event() -> Vec<Event> {
+    let (resource, lease_id, session, by) = (ResourceId(1), LeaseId(7), SessionId(1), Arc::<str>::from("root"));
+    vec![
+        Event::BrokerStarted { term: 1 },
+        Event::PoolSet { pool: pool("phone").pool, origin: Origin::File },
+        Event::PoolRemoved { pool: key("board") },
+        Event::ResourceAdded { resource, spec: spec("pixel-1"), origin: Origin::Api },
+        Event::ResourceChanged { resource, spec: spec("pixel-2") },
+        Event::ResourcePending { resource, pending: Some(Pending::Removal) },
+        Event::ResourceRemoved { resource },
+        Event::ResourceDrained { resource, reason: "moving".into(), by: by.clone() },
+        Event::ResourceUndrained { resource, by: by.clone() },
+        Event::ResourceQuarantined { resource, reason: "dark".into(), by: by.clone() },
+        Event::ResourceRestored { resource, by: by.clone() },
+        Event::SessionOpened {
+            session,
+            owner: owner(),
+            ttl_ms: 30_000,
+            secret: secret("5e55"),
+            kind: SessionKind::Keyed { request_id: "r-1".into() },
+        },
+        Event::SessionPromised { session, promise_ms: None },
+        Event::SessionKicked { session, by: by.clone() },
+        Event::ClaimQueued { claim: Box::new(claim(8)) },
+        Event::ClaimPinned { claim: ClaimId(8), pin: Some(Pin::Value(Value::Float(0.25))) },
+        Event::ClaimBlocked { claim: ClaimId(8), blocked: None },
+        Event::ClaimEnded { claim: ClaimId(8), session, request: 8, body_hash: u64::MAX, end: refused() },
+        Event::RequestTombstoned { session, request: 9 },
+        Event::RequestsForgotten { session, up_to: 2 },
+        Event::LeaseGranted { lease: lease(7, &["pixel-1"]) },
+        Event::LeaseExtended { lease: lease_id, until: LabTime(99), by: by.clone() },
+        Event::LeaseEnding { lease: lease_id, ending: Ending { why: LeaseEnd::HoldEnded, since: LabTime(6) } },
+        Event::LeaseEnded { lease: lease_id, end: LeaseEnd::Kicked { by }, outcome: None },
+        Event::PicksFreed { lease: lease_id, resources: vec![resource] },
+        Event::KeyedForgotten { key: secret("1234") },
+        Event::SessionEnded { session, end: SessionEnd::Expired },
+    ]
+}
+
+/// A store's batches, numbered as they come.
+struct Writer<S> {
+    store: S,
+    batch: u64,
+    event: u64,
+}
+
+impl<S: Store> Writer<S> {
+    async fn open<F: Factory<Store = S>>(factory: &F) -> Self {
+        let mut store = factory.open().await.unwrap();
+        let tables = store.load().await.unwrap();
+        Self { store, batch: tables.batch, event: tables.last_event }
+    }
+
+    /// The batch that would be next, at lab time ten times its number.
+    fn next(&self, events: Vec<Event>, tables: TableChanges) -> Batch {
+        let number = self.batch + 1;
+        let at = LabTime(number * 10);
+        let lab = LabRecord { now: at, ..tables.lab };
+        let wall_ms = 1_795_400_000_000;
+        Batch { number, at, wall_ms, first_event: self.event + 1, events, tables: TableChanges { lab, ..tables } }
+    }
+
+    async fn commit(&mut self, events: Vec<Event>, tables: TableChanges) {
+        let batch = self.next(events, tables);
+        self.store.commit(&batch).await.unwrap();
+        self.batch += 1;
+        self.event += batch.events.len() as u64;
+    }
+
+    /// Grants a lease and, where told, ends it at this lab time.
+    async fn lease(&mut self, id: u64, resources: &[&str], ended_at: Option<u64>) {
+        let granted = lease(id, resources);
+        let events = vec![Event::LeaseGranted { lease: granted.clone() }];
+        let over = ended_at.map(|at| (LeaseId(id), ended(at))).into_iter().collect();
+        self.commit(events, TableChanges { leases: vec![granted], ended: over, ..TableChanges::default() }).await;
+    }
+
+    async fn tables(&mut self) -> Tables {
+        self.store.load().await.unwrap()
+    }
+
+    async fn history(&self, resource: &str, before: Option<u64>, limit: usize) -> Vec<u64> {
+        let reader = self.store.reader();
+        let found = reader.history(&name(resource), before.map(LeaseId), limit).await.unwrap();
+        found.iter().map(|past| past.lease.id.0).collect()
+    }
+
+    async fn journal(&self, filter: JournalFilter) -> Vec<&'static str> {
+        let found = self.store.reader().journal(&filter).await.unwrap();
+        found.iter().map(|entry| entry.event.kind()).collect()
+    }
+}
+
+fn whole_journal() -> JournalFilter {
+    JournalFilter { limit: usize::MAX, ..JournalFilter::default() }
+}
+
+/// Every kind of record comes back as it was written, from the same store and when opened again.
+pub async fn records_come_back_as_they_were<F: Factory>(factory: &F) {
+    let mut writer = Writer::open(factory).await;
+    assert_eq!(writer.tables().await, Tables::default());
+    let lab =
+        LabRecord { now: LabTime(10), term: 2, last_lease: 1 << 52, last_claim: 8, last_session: 1, last_resource: 2 };
+    let ends = [
+        RequestEnd::Lease { lease: LeaseId(4), end: LeaseEnd::SecretUnavailable { resource: name("pixel-1") } },
+        RequestEnd::Claim(refused()),
+        RequestEnd::Tombstone,
+    ];
+    let requests: Vec<_> = (1..).zip(ends).map(|(number, end)| request(1, number, end)).collect();
+    let marks = Marks { quarantined: None, drained: Some(mark("moving")) };
+    let changes = TableChanges {
+        lab,
+        pools: vec![(key("phone"), Some(pool("phone")))],
+        resources: vec![(ResourceId(1), Some(resource(1, "pixel-1"))), (ResourceId(2), Some(resource(2, "pixel-2")))],
+        used: vec![(ResourceId(2), LabTime(44))],
+        remembered: vec![(name("pixel-0"), Some(marks.clone()))],
+        sessions: vec![(SessionId(1), Some(session(1)))],
+        claims: vec![(ClaimId(8), Some(Arc::new(claim(8))))],
+        leases: vec![lease(4, &["pixel-1"]), lease(7, &["pixel-1", "pixel-1", "pixel-2"])],
+        ended: vec![(LeaseId(4), ended(10))],
+        requests: requests.clone(),
+        forgotten: vec![],
+        keyed: vec![(secret("aa"), Some(keyed("aa")))],
+    };
+    writer.commit(every_event(), changes).await;
+    let expected = Tables {
+        batch: 1,
+        last_event: every_event().len() as u64,
+        wall_ms: 1_795_400_000_000,
+        lab,
+        pools: vec![pool("phone")],
+        resources: vec![resource(1, "pixel-1"), ResourceRecord { last_used: LabTime(44), ..resource(2, "pixel-2") }],
+        remembered: vec![(name("pixel-0"), marks)],
+        sessions: vec![session(1)],
+        claims: vec![claim(8)],
+        leases: vec![lease(7, &["pixel-1", "pixel-1", "pixel-2"])],
+        requests,
+        keyed: vec![keyed("aa")],
+    };
+    assert_eq!(writer.tables().await, expected);
+    drop(writer);
+    let mut writer = Writer::open(factory).await;
+    assert_eq!(writer.tables().await, expected);
+    let past = writer.store.reader().lease(LeaseId(4)).await.unwrap().unwrap();
+    assert_eq!((past.lease, past.ended), (lease(4, &["pixel-1"]), Some(ended(10))));
+}
+
+/// Every kind of event comes back as it was written, in order, with its numbers and times.
+pub async fn events_come_back_as_they_were<F: Factory>(factory: &F) {
+    let mut writer = Writer::open(factory).await;
+    writer.commit(vec![Event::BrokerStarted { term: 1 }], TableChanges::default()).await;
+    writer.commit(every_event(), TableChanges::default()).await;
+    let found = writer.store.reader().journal(&JournalFilter { after: 1, ..whole_journal() }).await.unwrap();
+    for (index, entry) in found.iter().enumerate() {
+        let place = (entry.number, entry.batch, entry.at, entry.wall_ms);
+        assert_eq!(place, (index as u64 + 2, 2, LabTime(20), 1_795_400_000_000));
+    }
+    let events: Vec<_> = found.into_iter().map(|entry| entry.event).collect();
+    assert_eq!(events, every_event());
+}
+
+/// Records are replaced whole and deleted by `None`; a session takes its requests along.
+pub async fn records_are_replaced_and_deleted<F: Factory>(factory: &F) {
+    let mut writer = Writer::open(factory).await;
+    let changes = TableChanges {
+        pools: vec![(key("phone"), Some(pool("phone"))), (key("board"), Some(pool("board")))],
+        resources: vec![(ResourceId(1), Some(resource(1, "pixel-1"))), (ResourceId(2), Some(resource(2, "pixel-2")))],
+        remembered: vec![(name("pixel-0"), Some(Marks::default()))],
+        sessions: vec![(SessionId(1), Some(session(1))), (SessionId(2), Some(session(2)))],
+        claims: vec![(ClaimId(8), Some(Arc::new(claim(8)))), (ClaimId(9), Some(Arc::new(claim(9))))],
+        leases: vec![lease(7, &["pixel-1"])],
+        requests: vec![request(1, 1, RequestEnd::Tombstone), request(2, 1, RequestEnd::Tombstone)],
+        keyed: vec![(secret("aa"), Some(keyed("aa")))],
+        ..TableChanges::default()
+    };
+    writer.commit(vec![], changes).await;
+    let promised = SessionRecord { promise_ms: None, ..session(2) };
+    let extended = Arc::new(Lease { until: None, ending: None, freed: vec![], ..(*lease(7, &["pixel-1"])).clone() });
+    let unpinned = Claim { pin: None, ..claim(9) };
+    let changes = TableChanges {
+        pools: vec![(key("phone"), None)],
+        // Two resources may swap their names in one batch.
+        resources: vec![(ResourceId(1), None), (ResourceId(2), Some(resource(2, "pixel-1")))],
+        remembered: vec![(name("pixel-0"), None), (name("pixel-1"), Some(Marks::default()))],
+        sessions: vec![(SessionId(1), None), (SessionId(2), Some(promised.clone()))],
+        claims: vec![(ClaimId(8), None), (ClaimId(9), Some(Arc::new(unpinned.clone())))],
+        leases: vec![extended.clone()],
+        keyed: vec![(secret("aa"), None), (secret("bb"), Some(keyed("bb")))],
+        ..TableChanges::default()
+    };
+    writer.commit(vec![], changes).await;
+    let tables = writer.tables().await;
+    assert_eq!(tables.pools, [pool("board")]);
+    assert_eq!(tables.resources, [resource(2, "pixel-1")]);
+    assert_eq!(tables.remembered, [(name("pixel-1"), Marks::default())]);
+    assert_eq!(tables.sessions, [promised]);
+    assert_eq!(tables.claims, [unpinned]);
+    assert_eq!(tables.leases, [extended]);
+    assert_eq!(tables.requests, [request(2, 1, RequestEnd::Tombstone)]);
+    assert_eq!(tables.keyed, [keyed("bb")]);
+}
+
+/// Forgetting takes the session's requests up to the number that had ended by then, no others; one
+/// that was open then and ends later is remembered, and the last word on a request counts.
+pub async fn requests_are_forgotten_up_to_a_number<F: Factory>(factory: &F) {
+    let mut writer = Writer::open(factory).await;
+    let tombstone = |session, number| request(session, number, RequestEnd::Tombstone);
+    let changes = TableChanges {
+        sessions: vec![(SessionId(1), Some(session(1))), (SessionId(2), Some(session(2)))],
+        requests: vec![tombstone(1, 1), tombstone(1, 3), tombstone(1, 4), tombstone(2, 1)],
+        ..TableChanges::default()
+    };
+    writer.commit(vec![], changes).await;
+    let forgotten = vec![(SessionId(1), 3)];
+    let changes = TableChanges { forgotten, requests: vec![tombstone(1, 2)], ..TableChanges::default() };
+    writer.commit(vec![], changes).await;
+    let ended = request(1, 4, RequestEnd::Claim(ClaimEnd::TimedOut));
+    writer.commit(vec![], TableChanges { requests: vec![ended.clone()], ..TableChanges::default() }).await;
+    assert_eq!(writer.tables().await.requests, [tombstone(1, 2), ended, tombstone(2, 1)]);
+    while writer.store.prune(LabTime(0)).await.unwrap() {}
+    assert_eq!(writer.tables().await.requests.len(), 3);
+}
+
+/// A batch that does not follow the last one is refused, and the store goes on as if never asked.
+pub async fn batches_out_of_order_are_refused<F: Factory>(factory: &F) {
+    let mut writer = Writer::open(factory).await;
+    writer.commit(vec![Event::BrokerStarted { term: 1 }], TableChanges::default()).await;
+    for number in [0, 1, 3, u64::MAX] {
+        let batch = Batch { number, ..writer.next(every_event(), TableChanges::default()) };
+        let refused = writer.store.commit(&batch).await;
+        assert!(
+            matches!(refused, Err(StoreError::OutOfOrder { last: 1, offered }) if offered == number),
+            "{number}: {refused:?}"
+        );
+    }
+    let gap = Batch { first_event: 5, ..writer.next(every_event(), TableChanges::default()) };
+    assert!(matches!(writer.store.commit(&gap).await, Err(StoreError::Inconsistent { .. })));
+    writer.commit(vec![Event::BrokerStarted { term: 2 }], TableChanges::default()).await;
+    assert_eq!(writer.journal(whole_journal()).await, ["broker_started", "broker_started"]);
+}
+
+/// While a store is open, opening it again is refused; when it is gone, it is not.
+pub async fn a_second_opener_is_refused<F: Factory>(factory: &F) {
+    let mut writer = Writer::open(factory).await;
+    assert!(matches!(factory.open().await, Err(StoreError::Locked { .. })));
+    writer.store.reopen().await.unwrap();
+    assert!(matches!(factory.open().await, Err(StoreError::Locked { .. })), "the lock outlives a reopening");
+    writer.commit(vec![], TableChanges::default()).await;
+    drop(writer);
+    assert_eq!(Writer::open(factory).await.batch, 1);
+}
+
+/// The leases that had a resource: by its name at the grant, newest first, from any point.
+pub async fn history_is_by_resource_newest_first<F: Factory>(factory: &F) {
+    let mut writer = Writer::open(factory).await;
+    let far = 1 << 33;
+    writer.lease(1, &["pixel-1"], Some(10)).await;
+    writer.lease(2, &["pixel-2"], Some(10)).await;
+    writer.lease(3, &["pixel-2", "pixel-1"], None).await;
+    writer.lease(1_500, &["pixel-1"], Some(30)).await;
+    writer.lease(far, &["pixel-1", "pixel-1"], None).await;
+    assert_eq!(writer.history("pixel-1", None, 10).await, [far, 1_500, 3, 1]);
+    assert_eq!(writer.history("pixel-1", None, 2).await, [far, 1_500]);
+    assert_eq!(writer.history("pixel-1", Some(1_500), 10).await, [3, 1]);
+    assert_eq!(writer.history("pixel-2", Some(3), 10).await, [2]);
+    assert_eq!(writer.history("pixel-3", None, 10).await, [0; 0]);
+    let reader = writer.store.reader();
+    let all = reader.leases(Some(LeaseId(far)), 3).await.unwrap();
+    let shown: Vec<_> = all.iter().map(|past| (past.lease.id.0, past.ended.is_some())).collect();
+    assert_eq!(shown, [(1_500, true), (3, false), (2, true)]);
+    assert_eq!(reader.lease(LeaseId(4)).await.unwrap(), None);
+}
+
+/// The journal can be asked for what names a lease, a claim, a session or a resource.
+pub async fn the_journal_can_be_narrowed<F: Factory>(factory: &F) {
+    let mut writer = Writer::open(factory).await;
+    writer.commit(every_event(), TableChanges::default()).await;
+    let others = vec![
+        Event::ResourceRemoved { resource: ResourceId(2) },
+        Event::LeaseGranted { lease: Arc::new(Lease { session: SessionId(2), ..(*lease(6, &["pixel-1"])).clone() }) },
+    ];
+    writer.commit(others, TableChanges::default()).await;
+    let of_lease = JournalFilter { lease: Some(LeaseId(7)), ..whole_journal() };
+    let ends = ["lease_granted", "lease_extended", "lease_ending", "lease_ended", "picks_freed"];
+    assert_eq!(writer.journal(of_lease.clone()).await, ends);
+    assert_eq!(writer.journal(JournalFilter { limit: 2, ..of_lease.clone() }).await, ends[..2]);
+    let granted = 1 + every_event().iter().position(|event| event.kind() == "lease_granted").unwrap() as u64;
+    assert_eq!(writer.journal(JournalFilter { after: granted, ..of_lease }).await, ends[1..]);
+    let of_claim = JournalFilter { claim: Some(ClaimId(8)), ..whole_journal() };
+    assert_eq!(writer.journal(of_claim).await, ["claim_queued", "claim_pinned", "claim_blocked", "claim_ended"]);
+    let of_session = |id| JournalFilter { session: Some(SessionId(id)), ..whole_journal() };
+    let seen = writer.journal(of_session(1)).await;
+    assert_eq!((seen[0], seen[seen.len() - 1], seen.len()), ("session_opened", "session_ended", 9));
+    assert_eq!(writer.journal(of_session(2)).await, ["lease_granted"]);
+    let of_resource = JournalFilter { resource: Some(ResourceId(1)), ..whole_journal() };
+    assert_eq!(writer.journal(of_resource.clone()).await.len(), 8);
+    let both = JournalFilter { lease: Some(LeaseId(7)), ..of_resource };
+    assert!(writer.journal(both).await.is_empty());
+}
+
+/// Opening again changes nothing but the connections; readers made before go on working.
+pub async fn reopening_keeps_what_is_committed<F: Factory>(factory: &F) {
+    let mut writer = Writer::open(factory).await;
+    let reader = writer.store.reader();
+    writer.lease(1, &["pixel-1"], None).await;
+    let before = writer.tables().await;
+    assert_eq!(reader.leases(None, 10).await.unwrap().len(), 1);
+    assert_eq!(writer.store.reopen().await.unwrap(), 1);
+    assert_eq!(writer.tables().await, before);
+    writer.lease(2, &["pixel-1"], None).await;
+    assert_eq!(reader.leases(None, 10).await.unwrap().len(), 2);
+}
+
+/// Pruning takes old events and ended leases, bit by bit, and nothing that is held or young.
+pub async fn pruning_keeps_what_is_held_or_young<F: Factory>(factory: &F) {
+    let mut writer = Writer::open(factory).await;
+    for number in 1..=6 {
+        let ended_at = (number != 2).then_some(number * 10);
+        writer.lease(number, &["pixel-1", "pixel-2"], ended_at).await;
+    }
+    let before = writer.tables().await;
+    while writer.store.prune(LabTime(40)).await.unwrap() {}
+    assert_eq!(writer.history("pixel-1", None, 10).await, [6, 5, 4, 2]);
+    assert_eq!(writer.history("pixel-2", None, 10).await, [6, 5, 4, 2]);
+    let journal = writer.store.reader().journal(&whole_journal()).await.unwrap();
+    assert_eq!(journal.iter().map(|entry| entry.number).collect::<Vec<_>>(), [4, 5, 6]);
+    assert_eq!(writer.tables().await, before, "pruning changes no state");
+    while writer.store.prune(LabTime(u64::MAX)).await.unwrap() {}
+    drop(writer);
+    let mut writer = Writer::open(factory).await;
+    assert_eq!(writer.tables().await, before, "an empty journal is no contradiction");
+    writer.lease(7, &["pixel-1"], None).await;
+    assert_eq!(writer.history("pixel-1", None, 10).await, [7, 2]);
+}
+
+/// Runs every promise on the store that a factory opens.
+macro_rules! contract {
+    ($factory:expr => $($promise:ident),+ $(,)?) => {
+        $(
+            #[tokio::test]
+            async fn $promise() {
+                crate::store::contract::$promise(&$factory).await;
+            }
+        )+
+    };
+}
+pub(super) use contract;

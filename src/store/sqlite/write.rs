@@ -1,0 +1,341 @@
+//! A batch as one text of SQL: how each kind of record is written.
+//!
+//! The driver hands every call over to a thread and back, which costs more than most statements
+//! do. So a batch is one call: `BEGIN`, one statement for each kind of rows that it carries, with
+//! all rows of that kind in one parameter, `COMMIT`. Which kinds it carries makes the text; there
+//! are few such texts in practice, and the driver keeps them prepared.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use sqlx::AssertSqlSafe;
+use sqlx::query::Query;
+use sqlx::sqlite::SqliteArguments;
+
+use super::rows::Rows;
+use crate::core::event::Event;
+use crate::core::lease::Outcome;
+use crate::core::tables::{Batch, TableChanges};
+use crate::store::names::names;
+
+const BEGIN: &str = "BEGIN IMMEDIATE;
+UPDATE lab SET batch = $1, last_event = $2, wall_ms = $4, now = $6, term = $7, last_lease = $8, last_claim = $9,
+  last_session = $10, last_resource = $11;
+";
+const COMMIT: &str = "COMMIT";
+
+/// The parameters before the rows: eleven numbers.
+const NUMBERS: usize = 11;
+
+/// The kinds of rows, in the order in which they are written.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Journal,
+    PoolGone,
+    Pool,
+    ResourceGone,
+    Resource,
+    Used,
+    RememberedGone,
+    Remembered,
+    SessionGone,
+    Session,
+    Forgotten,
+    ClaimGone,
+    Claim,
+    Lease,
+    LeaseResource,
+    Ended,
+    Request,
+    KeyedGone,
+    Keyed,
+}
+
+/// What writes each kind; `@` stands for its rows.
+const STATEMENTS: [(Kind, &str); 19] = [
+    (
+        Kind::Journal,
+        "INSERT INTO journal (event, batch, at, wall_ms, kind, lease, claim, session, resource, body)
+         SELECT $5 + key, $1, $3, $4, value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
+         FROM jsonb_each(@);",
+    ),
+    (Kind::PoolGone, "DELETE FROM pool WHERE name IN (SELECT value FROM jsonb_each(@));"),
+    (
+        Kind::Pool,
+        "INSERT INTO pool (name, record) SELECT value ->> 0, value ->> 1 FROM jsonb_each(@) WHERE true
+         ON CONFLICT DO UPDATE SET record = excluded.record;",
+    ),
+    (
+        Kind::ResourceGone,
+        "DELETE FROM resource WHERE resource IN (SELECT value FROM jsonb_each(@));
+         DELETE FROM resource_used WHERE resource IN (SELECT value FROM jsonb_each(@));",
+    ),
+    (
+        Kind::Resource,
+        "INSERT INTO resource (resource, record) SELECT value ->> 0, value ->> 1 FROM jsonb_each(@) WHERE true
+         ON CONFLICT DO UPDATE SET record = excluded.record;",
+    ),
+    (
+        Kind::Used,
+        "INSERT INTO resource_used (resource, last_used) SELECT value ->> 0, value ->> 1 FROM jsonb_each(@) WHERE true
+         ON CONFLICT DO UPDATE SET last_used = excluded.last_used;",
+    ),
+    (Kind::RememberedGone, "DELETE FROM remembered WHERE name IN (SELECT value FROM jsonb_each(@));"),
+    (
+        Kind::Remembered,
+        "INSERT INTO remembered (name, marks) SELECT value ->> 0, value ->> 1 FROM jsonb_each(@) WHERE true
+         ON CONFLICT DO UPDATE SET marks = excluded.marks;",
+    ),
+    (Kind::SessionGone, "DELETE FROM session WHERE session IN (SELECT value FROM jsonb_each(@));"),
+    (
+        Kind::Session,
+        "INSERT INTO session (session, record) SELECT value ->> 0, value ->> 1 FROM jsonb_each(@) WHERE true
+         ON CONFLICT DO UPDATE SET record = excluded.record;",
+    ),
+    (
+        Kind::Forgotten,
+        "UPDATE session SET forgotten = r.value ->> 1, forgotten_row = (SELECT coalesce(max(row), 0) FROM request)
+         FROM jsonb_each(@) AS r WHERE session.session = r.value ->> 0;",
+    ),
+    (Kind::ClaimGone, "DELETE FROM claim WHERE claim IN (SELECT value FROM jsonb_each(@));"),
+    (
+        Kind::Claim,
+        "INSERT INTO claim (claim, record) SELECT value ->> 0, value ->> 1 FROM jsonb_each(@) WHERE true
+         ON CONFLICT DO UPDATE SET record = excluded.record;",
+    ),
+    (
+        Kind::Lease,
+        "INSERT INTO lease (lease, record) SELECT value ->> 0, value ->> 1 FROM jsonb_each(@) WHERE true
+         ON CONFLICT DO UPDATE SET record = excluded.record;",
+    ),
+    (
+        Kind::LeaseResource,
+        "INSERT INTO lease_resource (era, resource, lease)
+         SELECT (value ->> 0) >> 10, value ->> 1, value ->> 0 FROM jsonb_each(@) WHERE true
+         ON CONFLICT DO NOTHING;",
+    ),
+    (
+        Kind::Ended,
+        "UPDATE lease SET ended_at = r.value ->> 1, outcome = r.value ->> 2, ended = r.value ->> 3
+         FROM jsonb_each(@) AS r WHERE lease.lease = r.value ->> 0;",
+    ),
+    (
+        Kind::Request,
+        "INSERT INTO request (session, request, body_hash, ended)
+         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM jsonb_each(@);",
+    ),
+    (Kind::KeyedGone, "DELETE FROM keyed WHERE key IN (SELECT value FROM jsonb_each(@));"),
+    (
+        Kind::Keyed,
+        "INSERT INTO keyed (key, record) SELECT value ->> 0, value ->> 1 FROM jsonb_each(@) WHERE true
+         ON CONFLICT DO UPDATE SET record = excluded.record;",
+    ),
+];
+
+/// The texts made so far, by which kinds of rows they carry.
+#[derive(Debug, Default)]
+pub struct Texts {
+    by_kinds: BTreeMap<u32, Arc<str>>,
+}
+
+impl Texts {
+    /// The call that writes `batch`; it fails only when a record cannot be told as JSON.
+    pub fn commit(&mut self, batch: &Batch) -> serde_json::Result<Query<'static, sqlx::Sqlite, SqliteArguments>> {
+        let mut packed = Packed::default();
+        packed.journal(&batch.events)?;
+        packed.inventory(&batch.tables)?;
+        packed.sessions(&batch.tables)?;
+        packed.leases(&batch.tables)?;
+        let text = self.by_kinds.entry(packed.kinds()).or_insert_with_key(|kinds| text_for(*kinds));
+        let mut query = sqlx::query(AssertSqlSafe(Arc::clone(text)));
+        for number in numbers(batch) {
+            query = query.bind(number);
+        }
+        for rows in packed.rows {
+            query = query.bind(rows.finish());
+        }
+        Ok(query)
+    }
+}
+
+fn numbers(batch: &Batch) -> [i64; NUMBERS] {
+    let lab = &batch.tables.lab;
+    let last_event = batch.first_event.saturating_sub(1).saturating_add(batch.events.len() as u64);
+    [
+        batch.number.cast_signed(),
+        last_event.cast_signed(),
+        batch.at.0.cast_signed(),
+        batch.wall_ms,
+        batch.first_event.cast_signed(),
+        lab.now.0.cast_signed(),
+        lab.term.cast_signed(),
+        lab.last_lease.cast_signed(),
+        lab.last_claim.cast_signed(),
+        lab.last_session.cast_signed(),
+        lab.last_resource.cast_signed(),
+    ]
+}
+
+fn text_for(kinds: u32) -> Arc<str> {
+    let mut text = BEGIN.to_owned();
+    for (kind, statement) in STATEMENTS {
+        let index = kind as usize;
+        if kinds & (1 << index) != 0 {
+            let parameter = format!("${}", NUMBERS + 1 + index);
+            text.push_str(&statement.replace('@', &parameter));
+            text.push('\n');
+        }
+    }
+    text.push_str(COMMIT);
+    text.into()
+}
+
+/// The batch's rows, by kind.
+#[derive(Debug, Default)]
+struct Packed {
+    rows: [Rows; STATEMENTS.len()],
+}
+
+impl Packed {
+    fn kinds(&self) -> u32 {
+        let present = |(index, rows): (usize, &Rows)| u32::from(!rows.is_empty()) << index;
+        self.rows.iter().enumerate().map(present).sum()
+    }
+
+    fn of(&mut self, kind: Kind) -> &mut Rows {
+        &mut self.rows[kind as usize]
+    }
+
+    /// A record under a number, or the number of one that is gone.
+    fn numbered<R: serde::Serialize>(
+        &mut self,
+        (kind, gone): (Kind, Kind),
+        key: u64,
+        record: Option<&R>,
+    ) -> serde_json::Result<()> {
+        let Some(record) = record else {
+            self.of(gone).number(key);
+            return Ok(());
+        };
+        self.of(kind).row(|row| {
+            row.number(key);
+            row.json(record)
+        })
+    }
+
+    /// A record under a name, or the name of one that is gone.
+    fn named<R: serde::Serialize>(
+        &mut self,
+        (kind, gone): (Kind, Kind),
+        key: &str,
+        record: Option<&R>,
+    ) -> serde_json::Result<()> {
+        let Some(record) = record else {
+            self.of(gone).text(key);
+            return Ok(());
+        };
+        self.of(kind).row(|row| {
+            row.text(key);
+            row.json(record)
+        })
+    }
+
+    fn journal(&mut self, events: &[Event]) -> serde_json::Result<()> {
+        let rows = self.of(Kind::Journal);
+        for event in events {
+            let names = names(event);
+            rows.row(|row| {
+                row.text(event.kind());
+                row.optional(names.lease.map(|id| id.0));
+                row.optional(names.claim.map(|id| id.0));
+                row.optional(names.session.map(|id| id.0));
+                row.optional(names.resource.map(|id| id.0));
+                row.json(event)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn inventory(&mut self, tables: &TableChanges) -> serde_json::Result<()> {
+        for (name, record) in &tables.pools {
+            self.named((Kind::Pool, Kind::PoolGone), name.as_str(), record.as_ref())?;
+        }
+        for (id, record) in &tables.resources {
+            self.numbered((Kind::Resource, Kind::ResourceGone), id.0, record.as_ref())?;
+        }
+        let whole = tables.resources.iter().filter_map(|(id, record)| Some((*id, record.as_ref()?.last_used)));
+        for (id, last_used) in whole.chain(tables.used.iter().copied()) {
+            self.of(Kind::Used).row(|row| {
+                row.number(id.0);
+                row.number(last_used.0);
+                Ok(())
+            })?;
+        }
+        for (name, marks) in &tables.remembered {
+            self.named((Kind::Remembered, Kind::RememberedGone), name.as_str(), marks.as_ref())?;
+        }
+        Ok(())
+    }
+
+    fn sessions(&mut self, tables: &TableChanges) -> serde_json::Result<()> {
+        for (id, record) in &tables.sessions {
+            self.numbered((Kind::Session, Kind::SessionGone), id.0, record.as_ref())?;
+        }
+        for (session, up_to) in &tables.forgotten {
+            self.of(Kind::Forgotten).row(|row| {
+                row.number(session.0);
+                row.number(*up_to);
+                Ok(())
+            })?;
+        }
+        for record in &tables.requests {
+            self.of(Kind::Request).row(|row| {
+                row.number(record.session.0);
+                row.number(record.request);
+                row.optional(record.body_hash);
+                row.json(&record.end)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn leases(&mut self, tables: &TableChanges) -> serde_json::Result<()> {
+        for (id, claim) in &tables.claims {
+            self.numbered((Kind::Claim, Kind::ClaimGone), id.0, claim.as_ref())?;
+        }
+        for lease in &tables.leases {
+            self.numbered((Kind::Lease, Kind::Lease), lease.id.0, Some(lease))?;
+            for pick in &lease.picks {
+                self.of(Kind::LeaseResource).row(|row| {
+                    row.number(lease.id.0);
+                    row.text(pick.name.as_str());
+                    Ok(())
+                })?;
+            }
+        }
+        for (lease, ended) in &tables.ended {
+            self.of(Kind::Ended).row(|row| {
+                row.number(lease.0);
+                row.number(ended.at.0);
+                match ended.outcome {
+                    Some(outcome) => row.text(outcome_text(outcome)),
+                    None => row.null(),
+                }
+                row.json(&ended.end)
+            })?;
+        }
+        for (key, record) in &tables.keyed {
+            self.named((Kind::Keyed, Kind::KeyedGone), &key.0, record.as_ref())?;
+        }
+        Ok(())
+    }
+}
+
+/// The word that the outcome's column keeps.
+pub const fn outcome_text(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Passed => "passed",
+        Outcome::Failed => "failed",
+        Outcome::Infra => "infra",
+    }
+}
