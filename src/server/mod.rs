@@ -1,1 +1,3 @@
-//! (being built)
+//! WebSocket and HTTP in front of the engine.
+pub mod admission;
+pub mod limits;
