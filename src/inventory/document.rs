@@ -11,8 +11,8 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::spelling::nearest;
 use crate::core::refusal::{Code, Refusal};
+use crate::core::spelling::nearest;
 use crate::units::{parse_duration_ms, show_duration_ms};
 
 /// Why a file was refused, and where. Nothing of a refused file is applied.
@@ -136,7 +136,8 @@ impl<'d, 'i> Section<'d, 'i> {
             }
         }
         if let Some((place, name)) = unknown {
-            let hint = nearest(name, known).map_or_else(String::new, |near| format!("; did you mean \"{near}\"?"));
+            let hint = nearest(name, known.iter().copied())
+                .map_or_else(String::new, |near| format!("; did you mean \"{near}\"?"));
             let message = format!("unknown key {} in {title}: expected one of {}{hint}", shown(name), known.join(", "));
             return Err(source.refuse(&place, message));
         }

@@ -13,9 +13,10 @@ use toml::de::{DeTable, DeValue};
 
 use super::braces::Template;
 use super::document::{Entry, InventoryError, Placed, Section, Source, Span, described, shown};
-use crate::core::apply::{Declared, DeclaredResource, check_label, check_property, check_secret, check_spec};
+use crate::core::apply::{Declared, DeclaredResource, check_spec, check_value};
+use crate::core::fold;
 use crate::core::inventory::{OnDrop, Pool, ResourceSpec, SecretRef};
-use crate::core::limits::{RESOURCES_MAX, SLOTS_MAX, SPAN_MS_MAX, TTL_MS_MAX, TTL_MS_MIN};
+use crate::core::limits::{LABELS_PER_RESOURCE_MAX, RESOURCES_MAX, SLOTS_MAX, SPAN_MS_MAX, TTL_MS_MAX, TTL_MS_MIN};
 use crate::core::refusal::{Code, Refusal};
 use crate::core::types::{Key, NameError, ResourceName, Value};
 
@@ -55,6 +56,27 @@ struct PoolEntry {
     properties: BTreeMap<Key, Value>,
     span: Span,
 }
+
+/// Labels or properties: they are read alike and named differently.
+struct Kind {
+    /// Its key in the file.
+    key: &'static str,
+    /// One of them.
+    one: &'static str,
+    /// The name of one.
+    name: &'static str,
+    /// Which names can stand together.
+    check_names: fn(&[Key]) -> Result<(), String>,
+}
+
+const LABELS: Kind =
+    Kind { key: "labels", one: "label", name: "label name", check_names: |names| fold::check_labels(names) };
+const PROPERTIES: Kind = Kind {
+    key: "properties",
+    one: "property",
+    name: "property name",
+    check_names: |names| fold::check_properties(names),
+};
 
 /// A value as written, which may be another one for each resource.
 enum Field {
@@ -140,28 +162,24 @@ impl<'i> Reader<'i> {
             on_drop,
             identity,
         };
-        let labels = self.defaults(&section, "labels", check_label)?;
-        let properties = self.defaults(&section, "properties", check_property)?;
+        let labels = self.defaults(&section, &LABELS)?;
+        let properties = self.defaults(&section, &PROPERTIES)?;
         self.pool_order.push(key.clone());
         self.pools.insert(key, PoolEntry { pool, labels, properties, span: name.span });
         Ok(())
     }
 
     /// What a pool gives each of its resources. It is the same for all, so nothing expands in it.
-    fn defaults(
-        &self,
-        section: &Section<'_, 'i>,
-        key: &str,
-        check: fn(&Key, &Value) -> Result<(), Refusal>,
-    ) -> Result<BTreeMap<Key, Value>, InventoryError> {
+    fn defaults(&self, section: &Section<'_, 'i>, kind: &Kind) -> Result<BTreeMap<Key, Value>, InventoryError> {
         let mut defaults = BTreeMap::new();
-        for (name, field) in self.values(section, key, check)? {
+        for (name, field) in self.values(section, kind)? {
             let value = match field.value {
                 Field::Fixed(value) => value,
                 Field::Expanded(_) => {
                     let message = format!(
-                        "{key} of [[pool]] are the same for all its resources, so ranges and lists cannot expand \
-                         in \"{name}\": put it into the [[resource]]"
+                        "{} of [[pool]] are the same for all its resources, so ranges and lists cannot expand \
+                         in \"{name}\": put it into the [[resource]]",
+                        kind.key
                     );
                     return Err(self.source.refuse(&field.span, message));
                 }
@@ -190,8 +208,8 @@ impl<'i> Reader<'i> {
             name: self.template(&name)?,
             was: was.map(|was| self.template(&was)).transpose()?,
             pool: self.key(&pool, "pool name")?,
-            labels: self.values(section, "labels", check_label)?,
-            properties: self.values(section, "properties", check_property)?,
+            labels: self.values(section, &LABELS)?,
+            properties: self.values(section, &PROPERTIES)?,
             secrets: self.secrets(section)?,
             slots: section
                 .whole("slots", 1, u64::from(SLOTS_MAX))?
@@ -199,17 +217,13 @@ impl<'i> Reader<'i> {
         })
     }
 
-    /// Labels or properties as written; `check` knows which names are not allowed.
-    fn values(
-        &self,
-        section: &Section<'_, 'i>,
-        key: &str,
-        check: fn(&Key, &Value) -> Result<(), Refusal>,
-    ) -> Result<BTreeMap<Key, Placed<Field>>, InventoryError> {
-        let (what, one) = if key == "labels" { ("label name", "label") } else { ("property name", "property") };
+    /// Labels or properties as written.
+    fn values(&self, section: &Section<'_, 'i>, kind: &Kind) -> Result<BTreeMap<Key, Placed<Field>>, InventoryError> {
+        let mut names = Vec::new();
         let mut values = BTreeMap::new();
-        for Entry { key: name, value } in section.entries(key, "a table such as { site = \"berlin\" }")? {
-            let parsed = self.key(&name, what)?;
+        for Entry { key: name, value } in section.entries(kind.key, "a table such as { site = \"berlin\" }")? {
+            let key = self.key(&name, kind.name)?;
+            self.name(&mut names, &key, &name.span, kind.key, kind.check_names)?;
             let span = value.span();
             let field = match value.get_ref() {
                 DeValue::String(text) => {
@@ -223,25 +237,41 @@ impl<'i> Reader<'i> {
                 other => Field::Fixed(plain(other).ok_or_else(|| {
                     let got = described(other);
                     let expected = "a text in quotes, a finite number, true or false";
-                    self.source.refuse(&span, format!("{one} \"{parsed}\" is {got}: expected {expected}"))
+                    self.source.refuse(&span, format!("{} \"{key}\" is {got}: expected {expected}", kind.one))
                 })?),
             };
-            // A name that is refused is refused whatever the value; an expanded one is checked when it expands.
-            let sample = match &field {
-                Field::Fixed(value) => value.clone(),
-                Field::Expanded(_) => Value::Bool(true),
-            };
-            check(&parsed, &sample).map_err(|refusal| self.refused(refusal, &name.span))?;
-            values.insert(parsed, Placed { value: field, span });
+            if let Field::Fixed(value) = &field {
+                check_value(kind.one, &key, value).map_err(|refusal| self.refused(refusal, &span))?;
+            }
+            values.insert(key, Placed { value: field, span });
         }
         Ok(values)
     }
 
+    /// Adds a name to those before it, where it can stand beside them.
+    fn name(
+        &self,
+        names: &mut Vec<Key>,
+        key: &Key,
+        span: &Span,
+        what: &str,
+        check: fn(&[Key]) -> Result<(), String>,
+    ) -> Result<(), InventoryError> {
+        // Before the check, whose work grows with every name.
+        if names.len() >= LABELS_PER_RESOURCE_MAX {
+            let message = format!("these are too many {what}: expected at most {LABELS_PER_RESOURCE_MAX}");
+            return Err(self.source.refuse(span, message));
+        }
+        names.push(key.clone());
+        check(names).map_err(|wrong| self.source.refuse(span, wrong))
+    }
+
     fn secrets(&self, section: &Section<'_, 'i>) -> Result<BTreeMap<Key, Placed<SecretField>>, InventoryError> {
+        let mut names = Vec::new();
         let mut secrets = BTreeMap::new();
         for Entry { key: name, value } in section.entries("secrets", "a table such as { pin = { env = \"PIN\" } }")? {
             let parsed = self.key(&name, "secret name")?;
-            check_secret(&parsed).map_err(|refusal| self.refused(refusal, &name.span))?;
+            self.name(&mut names, &parsed, &name.span, "secrets", |names| fold::check_secrets(names))?;
             let field = self.secret(&parsed, value)?;
             secrets.insert(parsed, Placed { value: field, span: value.span() });
         }
@@ -322,8 +352,8 @@ impl<'i> Reader<'i> {
             Some(entry) => (entry.labels.clone(), entry.properties.clone()),
             None => (BTreeMap::new(), BTreeMap::new()),
         };
-        let labels = self.merged(labels, &shape.labels, place, check_label)?;
-        let properties = self.merged(properties, &shape.properties, place, check_property)?;
+        let labels = self.merged(labels, &shape.labels, place, &LABELS)?;
+        let properties = self.merged(properties, &shape.properties, place, &PROPERTIES)?;
         let mut secrets = BTreeMap::new();
         for (key, field) in &shape.secrets {
             secrets.insert(key.clone(), self.secret_at(key, field, place)?);
@@ -363,7 +393,7 @@ impl<'i> Reader<'i> {
         defaults: BTreeMap<Key, Value>,
         own: &BTreeMap<Key, Placed<Field>>,
         place: u64,
-        check: fn(&Key, &Value) -> Result<(), Refusal>,
+        kind: &Kind,
     ) -> Result<BTreeMap<Key, Value>, InventoryError> {
         let mut merged = defaults;
         for (key, field) in own {
@@ -371,7 +401,7 @@ impl<'i> Reader<'i> {
                 Field::Fixed(value) => value.clone(),
                 Field::Expanded(template) => {
                     let value = Value::Text(template.at(place).into());
-                    check(key, &value).map_err(|refusal| self.refused(refusal, &field.span))?;
+                    check_value(kind.one, key, &value).map_err(|refusal| self.refused(refusal, &field.span))?;
                     value
                 }
             };

@@ -8,7 +8,6 @@ pub mod config;
 mod document;
 pub mod file;
 pub mod secrets;
-mod spelling;
 pub mod watch;
 
 pub use document::InventoryError;

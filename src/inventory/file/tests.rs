@@ -154,6 +154,12 @@ const RESOURCE_MISTAKES: &[(&str, &str, usize)] = &[
     ("was = \"r-{1..3}\"", "resource \"r-1\" was \"r-1\" already", 4),
     ("was = \"r-{2..4}\"", "\"r-2\" is renamed here and still defined in line 2", 4),
     ("was = \"a b\"", "not a valid resource name", 4),
+    ("labels = { name = 1 }", "a label cannot be called `name`", 4),
+    ("labels = { while = 1 }", "reserved word of CEL", 4),
+    ("labels = { a-b = 1, a_b = 2 }", "the labels `a-b` and `a_b` would be one environment variable", 4),
+    ("[resource.properties]\nserial = 1\nslots = 2", "a property cannot be called `slots`", 6),
+    ("properties = { label_x = 1 }", "a property cannot be called `label_x`", 4),
+    ("[resource.secrets]\na-b.env = \"A\"\na_b.env = \"B\"", "the secrets `a-b` and `a_b`", 6),
     ("labels = { l = \"a\\u0000b\" }", "contains a NUL", 4),
     ("secrets = { pin = \"1234\" }", "never the value itself", 4),
     ("secrets = { pin = {} }", "{ env = \"VARIABLE\" } or { file = \"/absolute/path\" }", 4),
@@ -248,6 +254,9 @@ fn bounds_of_a_resource_hold_after_its_pool_gave_its_defaults() {
     assert!(error.message.contains("has 65 labels: expected at most 64"), "{error}");
     assert_eq!(error.line, 4);
     declared(&format!("{POOL}{}{RESOURCE}{}", labels(0, 40), labels(39, 64)));
+    assert_refused(&format!("{RESOURCE}{}", labels(0, 65)), "too many labels: expected at most 64", 4);
+    let (default, own) = ("properties = { a-b = 1 }\n", "properties = { a_b = 1 }\n");
+    assert_refused(&format!("{POOL}{default}{RESOURCE}{own}"), "resource \"r-1\": the properties `a-b` and `a_b`", 4);
     let long = "x".repeat(4097);
     assert_refused(&format!("{RESOURCE}labels = {{ l = \"{long}\" }}"), "has 4097 bytes: expected at most 4096", 4);
 }
