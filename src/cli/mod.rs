@@ -12,7 +12,17 @@ use clap::{Args, Parser, Subcommand};
 pub mod exit_code;
 pub mod run;
 
+mod broker;
+mod events;
+mod lease;
 mod manual;
+mod output;
+mod queue;
+mod resource;
+mod session;
+mod status;
+mod why;
+mod words;
 
 pub use exit_code::Failure;
 
@@ -45,8 +55,15 @@ pub struct Globals {
 pub enum Command {
     /// Print the completions of a shell
     Completions(manual::Completions),
+    Events(events::EventsCommand),
+    Lease(lease::LeaseCommand),
     /// Print the manual page
     Man(manual::Man),
+    Queue(queue::QueueCommand),
+    Resource(resource::ResourceCommand),
+    Session(session::SessionCommand),
+    Status(status::StatusCommand),
+    Why(why::WhyCommand),
     /// Watch over the command of a `run`
     #[command(name = "__guard", hide = true)]
     Guard(run::guard::GuardCommand),
@@ -68,10 +85,17 @@ pub fn main() -> ExitCode {
 }
 
 impl Command {
-    fn execute(self, _globals: &Globals) -> Result<u8, Failure> {
+    fn execute(self, globals: &Globals) -> Result<u8, Failure> {
         match self {
             Self::Completions(command) => command.execute(),
+            Self::Events(command) => command.execute(globals),
+            Self::Lease(command) => command.execute(globals),
             Self::Man(command) => command.execute(),
+            Self::Queue(command) => command.execute(globals),
+            Self::Resource(command) => command.execute(globals),
+            Self::Session(command) => command.execute(globals),
+            Self::Status(command) => command.execute(globals),
+            Self::Why(command) => command.execute(globals),
             Self::Guard(command) => command.execute(),
         }
     }

@@ -1,0 +1,103 @@
+//! `status`: the broker at a glance.
+
+use clap::Args;
+
+use super::broker::Broker;
+use super::output::{self, Cell, Details, Screen, Table};
+use super::{Failure, Globals, exit_code};
+use crate::protocol::info::StatusInfo;
+use crate::units::show_duration_ms;
+
+/// Show the broker at a glance: its state, its store, its pools
+#[derive(Debug, Args)]
+pub struct StatusCommand {
+    /// Print JSON instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+impl StatusCommand {
+    /// Does it.
+    pub fn execute(self, globals: &Globals) -> Result<u8, Failure> {
+        let status: StatusInfo = Broker::new(globals)?.get("/v1/status")?;
+        if self.json {
+            output::print(&output::json(&status)?)?;
+        } else {
+            output::print(&text(&status, Screen::of_stdout()))?;
+        }
+        Ok(exit_code::DONE)
+    }
+}
+
+fn text(status: &StatusInfo, screen: Screen) -> String {
+    let mut details = Details::new();
+    details.fact("broker", Cell::state(&status.state));
+    details.fact_if("message", status.message.as_deref());
+    details.fact("version", status.version.as_str());
+    details.fact("serving for", show_duration_ms(output::round_ms(status.uptime_ms)));
+    details.fact("store", format!("{} (batch {})", status.store, status.batch));
+    details.fact_if("inventory", status.inventory.as_deref());
+    details.fact_if("not applied", status.inventory_error.as_deref());
+    details.fact("sessions", status.sessions.to_string());
+    details.fact("leases", status.leases.to_string());
+    details.fact("waiting", status.waiting.to_string());
+    let mut text = details.render(screen);
+    text.push('\n');
+    if status.pools.is_empty() {
+        text.push_str("no pools yet: add resources with `leasehold resource apply FILE`\n");
+        return text;
+    }
+    let mut table = Table::new(&["POOL", "RESOURCES", "SLOTS", "FREE", "LEASED", "OUT", "WAITING"]);
+    for pool in &status.pools {
+        table.row([
+            Cell::from(pool.pool.as_str()),
+            pool.resources.to_string().into(),
+            pool.slots.to_string().into(),
+            pool.slots_free.to_string().into(),
+            pool.slots_leased.to_string().into(),
+            pool.out.to_string().into(),
+            pool.waiting.to_string().into(),
+        ]);
+    }
+    text.push_str(&table.render(screen));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::text;
+    use crate::cli::output::Screen;
+    use crate::protocol::info::{PoolStatus, StatusInfo};
+
+    #[test]
+    fn an_inventory_that_is_not_applied_is_told() {
+        let status = StatusInfo {
+            version: "0.1.0".into(),
+            state: "serving".into(),
+            message: None,
+            store: "sqlite:/x/lab.db".into(),
+            inventory: Some("lab.toml".into()),
+            inventory_error: Some("line 3: unknown key".into()),
+            uptime_ms: 61_500,
+            batch: 9,
+            pools: vec![PoolStatus {
+                pool: "phone".into(),
+                resources: 4,
+                slots: 4,
+                slots_free: 1,
+                slots_leased: 2,
+                out: 1,
+                waiting: 0,
+            }],
+            sessions: 2,
+            leases: 2,
+            waiting: 0,
+            now: 0,
+            now_time: String::new(),
+        };
+        let text = text(&status, Screen::default());
+        assert!(text.contains("not applied  line 3: unknown key\n"), "{text}");
+        assert!(text.contains("serving for  1m01s\n"), "{text}");
+        assert!(text.ends_with("phone  4          4      1     2       1    0\n"), "{text}");
+    }
+}
