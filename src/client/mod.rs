@@ -35,7 +35,6 @@ pub mod http;
 pub mod machine;
 mod proxy;
 pub mod sse;
-mod timer;
 pub mod url;
 
 pub use connect::Network;
