@@ -274,10 +274,8 @@ impl Guard {
             .nest_limit(32)
             .build()
             .map_err(|error| {
-                let last =
-                    error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned();
                 let shown: String = source.chars().take(80).collect();
-                format!("{shown:?} is not a usable pattern: {last}")
+                format!("{shown:?} is not a usable pattern: {}", what_is_wrong(&error))
             })?;
         pattern.expr = Expr::Ident(format!("@/{}", self.patterns.len()));
         self.patterns.push(Pattern(regex));
@@ -286,6 +284,19 @@ impl Guard {
 }
 
 const NO_STRUCTS: &str = "structs are not supported: labels are texts, numbers and bools";
+
+fn what_is_wrong(error: &regex::Error) -> String {
+    match error {
+        regex::Error::CompiledTooBig(_) => {
+            "it becomes too large; count less, and write [a-z0-9] instead of \\w, which has all letters there are"
+                .to_owned()
+        }
+        other => {
+            let text = other.to_string();
+            text.lines().last().unwrap_or_default().trim_start_matches("error: ").chars().take(120).collect()
+        }
+    }
+}
 
 fn is_labels(expr: &Expr) -> bool {
     matches!(expr, Expr::Ident(name) if matches!(name.as_str(), "labels" | ".labels"))

@@ -6,7 +6,7 @@
 //! Every edge looked at is a step, so that the work is bounded by a count that two replays agree
 //! on. `matching.rs` owns what demands and bins stand for.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::matching::{Steps, TooComplex};
 
@@ -95,6 +95,43 @@ pub(super) struct Flow<'g> {
     takers: Vec<Vec<(usize, usize)>>,
 }
 
+/// What one more costs, of every bin that has room. Where only bins cost, no way to another pick
+/// costs less than the best offer; where edges cost too, nothing is known in advance.
+struct Offers {
+    of: Vec<Option<Cost>>,
+    in_order: BTreeSet<(Cost, u32)>,
+}
+
+impl Offers {
+    fn new(graph: &Graph) -> Self {
+        let mut offers = Self { of: vec![None; graph.bins.len()], in_order: BTreeSet::new() };
+        if graph.edges.iter().flatten().all(|edge| edge.cost == 0) {
+            (0..).zip(&graph.bins).for_each(|(bin, _)| offers.renew(graph, bin, 0));
+        }
+        offers
+    }
+
+    /// Notes that so many take from the bin now.
+    fn renew(&mut self, graph: &Graph, bin: u32, used: usize) {
+        let known = &mut self.of[bin as usize];
+        if let Some(cost) = known.take() {
+            self.in_order.remove(&(cost, bin));
+        } else if used > 0 {
+            return;
+        }
+        let Bin { room, .. } = graph.bins[bin as usize];
+        if used < room as usize {
+            let cost = graph.bins[bin as usize].next_cost(used);
+            *known = Some(cost);
+            self.in_order.insert((cost, bin));
+        }
+    }
+
+    fn is_best(&self, bin: u32) -> bool {
+        self.of[bin as usize].is_some_and(|cost| self.in_order.first().is_some_and(|(least, _)| *least == cost))
+    }
+}
+
 /// The edge by which a search came to a demand, and the edge the demand gives up for it.
 #[derive(Clone, Copy)]
 struct Way {
@@ -130,11 +167,14 @@ impl<'g> Flow<'g> {
         if self.take_apart(steps)? {
             return Ok(true);
         }
-        for demand in 0..self.graph.wanted.len() {
+        let mut offers = Offers::new(self.graph);
+        let mut demands: Vec<usize> = (0..self.graph.wanted.len()).collect();
+        // Any order ends at the same cost; the least choosy last are seldom in anybody's way.
+        demands.sort_by_key(|demand| self.graph.edges[*demand].len());
+        for demand in demands {
             while self.filled[demand] < self.graph.wanted[demand] {
-                if !self.take_cheapest(demand, steps)? {
-                    return Ok(false);
-                }
+                let Some(bin) = self.take_cheapest(demand, &offers, steps)? else { return Ok(false) };
+                offers.renew(self.graph, bin, self.takers[bin as usize].len());
             }
         }
         Ok(true)
@@ -236,9 +276,24 @@ impl<'g> Flow<'g> {
         Ok(false)
     }
 
-    /// One pick more for `demand` where that adds the least; `false` when none can be. Prices
-    /// fall when others give something up, so marks are improved until none can be.
-    fn take_cheapest(&mut self, demand: usize, steps: &mut Steps) -> Result<bool, TooComplex> {
+    /// One pick more for `demand` where that adds the least; answers the bin that has one more
+    /// taker, `None` when none can be.
+    fn take_cheapest(&mut self, demand: usize, offers: &Offers, steps: &mut Steps) -> Result<Option<u32>, TooComplex> {
+        let reach = if offers.in_order.is_empty() { &[][..] } else { &self.graph.edges[demand][..] };
+        for (edge, Edge { bin, .. }) in reach.iter().enumerate() {
+            steps.take(1)?;
+            if !self.taken[demand][edge] && offers.is_best(*bin) {
+                self.take(demand, edge);
+                self.filled[demand] += 1;
+                return Ok(Some(*bin));
+            }
+        }
+        self.search_cheapest(demand, steps)
+    }
+
+    /// The same where the best offer is out of its own reach. Prices fall when others give
+    /// something up, so marks are improved until none can be.
+    fn search_cheapest(&mut self, demand: usize, steps: &mut Steps) -> Result<Option<u32>, TooComplex> {
         let demands = self.graph.wanted.len();
         let mut ways: Vec<Option<Way>> = vec![None; demands];
         let mut prices: Vec<Option<Cost>> = vec![None; demands];
@@ -274,9 +329,9 @@ impl<'g> Flow<'g> {
                 }
             }
         }
-        let Some((_, last, edge)) = best else { return Ok(false) };
+        let Some((_, last, edge)) = best else { return Ok(None) };
         self.move_along(demand, last, edge, &ways);
-        Ok(true)
+        Ok(Some(self.graph.edges[last][edge].bin))
     }
 
     /// `last` takes `edge`, and on the way back to `demand` each gives its own up to the one before.

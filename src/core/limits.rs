@@ -20,7 +20,7 @@ pub const CEL_NODES_MAX: usize = 256;
 /// Additions in a CEL expression: each may copy all text on its left, for every resource.
 pub const CEL_ADDITIONS_MAX: usize = 16;
 /// Patterns (`matches`) in a CEL expression.
-pub const CEL_PATTERNS_MAX: usize = 8;
+pub const CEL_PATTERNS_MAX: usize = 4;
 /// Bytes of a pattern's compiled form, and of what matching with it may cache.
 pub const CEL_PATTERN_BYTES_MAX: usize = 256 * 1024;
 /// Steps (edges looked at) matching may take for one claim; beyond it the claim ends with

@@ -158,6 +158,10 @@ fn the_largest_claims_stay_within_the_budget() {
     assert_eq!(granted(&busy), None);
     assert_eq!(most(&busy, &mut steps()).unwrap().iter().map(Vec::len).sum::<usize>(), 128);
     assert_eq!(possible(&busy, &mut steps()), Ok(true));
+    for room in [1, 2, 16] {
+        let shared = Problem { supplies: vec![slots(1, 2 * room, 2); 256], ..crowded(256, 16) };
+        assert_eq!(chosen(&shared).map(|choice| choice.slots_lacking), Some(256), "{room}");
+    }
 }
 
 #[test]
