@@ -231,6 +231,19 @@ fn every_event() -> Vec<Event> {
     ]
 }
 
+/// A pool named after a number, to tell batches by.
+pub fn some_pool(number: u64) -> (Key, Option<PoolRecord>) {
+    let named = key(&format!("p{number}"));
+    let record = pool(named.as_str());
+    (named, Some(record))
+}
+
+/// A batch without anything.
+pub fn empty_batch() -> Batch {
+    let tables = TableChanges::default();
+    Batch { number: 1, at: LabTime(0), wall_ms: 0, first_event: 1, events: vec![], tables }
+}
+
 /// A store's batches, numbered as they come.
 struct Writer<S> {
     store: S,
