@@ -105,8 +105,8 @@ FROM session;
 
 -- Waiting claims.
 CREATE TABLE claim (
-    claim     INTEGER PRIMARY KEY,
-    record    TEXT NOT NULL
+    claim  INTEGER PRIMARY KEY,
+    record TEXT NOT NULL
 ) STRICT;
 
 CREATE VIEW claims AS
@@ -117,16 +117,24 @@ FROM claim;
 
 -- Leases, ended ones too until retention takes them.
 CREATE TABLE lease (
-    lease      INTEGER PRIMARY KEY, -- its number is its fence
-    ended_at   INTEGER,             -- with the next two: NULL while it is held
-    outcome    TEXT,                -- what the runner said of its work, if it said
-    ended      TEXT,                -- how it ended
-    record     TEXT NOT NULL
+    lease    INTEGER PRIMARY KEY, -- its number is its fence
+    ended_at INTEGER,             -- with the next two: NULL while it is held
+    outcome  TEXT,                -- what the runner said of its work, if it said
+    ended    TEXT,                -- how it ended, as JSON
+    record   TEXT NOT NULL
 ) STRICT;
 
 -- A start-up reads the held ones, however many have ended; pruning takes the oldest ended ones.
 CREATE INDEX lease_held ON lease (lease) WHERE ended_at IS NULL;
 CREATE INDEX lease_ended ON lease (ended_at) WHERE ended_at IS NOT NULL;
+
+CREATE VIEW leases AS
+SELECT lease, record ->> '$.claim' AS claim, record ->> '$.session' AS session,
+    record ->> '$.owner.name' AS owner,
+    (SELECT json_group_array(value ->> '$.name') FROM json_each(record, '$.picks')) AS resources,
+    record ->> '$.granted_at' AS granted_at, record ->> '$.until' AS until, ended_at,
+    ended ->> '$.why' AS why, outcome, record ->> '$.spec.note' AS note, record ->> '$.spec.tags' AS tags
+FROM lease;
 
 -- Which leases had a resource, by its name at the grant. Led by `era`, the lease's number divided
 -- by 1024, so that the grants of one batch fall on a few pages and not on one page per resource;
@@ -137,14 +145,6 @@ CREATE TABLE lease_resource (
     lease    INTEGER NOT NULL,
     PRIMARY KEY (era, resource, lease)
 ) STRICT, WITHOUT ROWID;
-
-CREATE VIEW leases AS
-SELECT lease, record ->> '$.claim' AS claim, record ->> '$.session' AS session,
-    record ->> '$.owner.name' AS owner,
-    (SELECT json_group_array(value ->> '$.name') FROM json_each(record, '$.picks')) AS resources,
-    record ->> '$.granted_at' AS granted_at, record ->> '$.until' AS until, ended_at,
-    ended ->> '$.why' AS why, outcome, record ->> '$.spec.note' AS note, record ->> '$.spec.tags' AS tags
-FROM lease;
 
 -- Requests that ended, so that asking twice is asking once. Only ever appended to: rows of sessions
 -- that ended and rows forgotten are passed over by readers and swept when the store is pruned.
@@ -158,8 +158,8 @@ CREATE TABLE request (
 
 -- Outcomes of leases without a socket, by the hash of the key.
 CREATE TABLE keyed (
-    key      TEXT PRIMARY KEY,
-    record   TEXT NOT NULL
+    key    TEXT PRIMARY KEY,
+    record TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
 -- The whole state after `event`: checking and replaying start here once older events are pruned.

@@ -225,6 +225,7 @@ impl State {
                 let requests = &mut self.session_mut(*session).requests;
                 requests.ended = requests.ended.split_off(&(up_to + 1));
                 requests.forgotten = *up_to;
+                self.changed.requests.retain(|ended| ended.session != *session || ended.request > *up_to);
                 self.changed.forgotten.push((*session, *up_to));
             }
             Event::LeaseGranted { lease } => {

@@ -147,9 +147,9 @@ pub struct TableChanges {
     /// Leases that ended, after the above is written. Their rows stay for the history until
     /// retention takes them.
     pub ended: Vec<(LeaseId, EndedRecord)>,
-    /// Requests that ended.
+    /// Requests that ended, and are remembered after `forgotten` was carried out.
     pub requests: Vec<RequestRecord>,
-    /// Requests to forget: all ended ones of the session up to the number.
+    /// Requests to forget: all of the session up to the number that had ended in earlier batches.
     pub forgotten: Vec<(SessionId, u64)>,
     /// Outcomes of leases without a socket, by the hash of the key.
     pub keyed: Vec<(SecretHash, Option<KeyedRecord>)>,

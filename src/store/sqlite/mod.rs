@@ -37,6 +37,9 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const READERS_MAX: u32 = 4;
 /// Texts whose statements the writer keeps prepared. More kinds of batches are prepared anew.
 const TEXTS_KEPT: usize = 64;
+/// What the write-ahead log is cut back to once a slow reader that made it grow is done. It is
+/// moved into the database every thousand pages, as SQLite does by itself.
+const LOG_BYTES_KEPT: &str = "67108864";
 /// Rows the driver reads ahead of whoever takes them.
 const ROWS_AHEAD: usize = 1_000;
 
@@ -221,7 +224,10 @@ async fn open_writer(path: &Path) -> Result<(SqliteConnection, Last)> {
     let mut looking = options(path).connect().await.map_err(failed(doing))?;
     let found = schema::version(&mut looking).await?;
     looking.close().await.map_err(failed(doing))?;
-    let options = options(path).journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full);
+    let options = options(path)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .pragma("journal_size_limit", LOG_BYTES_KEPT);
     let mut writer = options.connect().await.map_err(failed(doing))?;
     schema::migrate(&mut writer, found).await?;
     sync_folder(path).map_err(failed(doing))?;

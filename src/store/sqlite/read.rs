@@ -223,9 +223,12 @@ fn journal_query(filter: &JournalFilter) -> Query {
         (" AND lease = $3", filter.lease.map(|id| id.0)),
         (" AND claim = $4", filter.claim.map(|id| id.0)),
         (
+            // Between its first event and its last; the doubled condition is the index's own.
             " AND session = $5
-              AND event >= coalesce((SELECT event FROM journal WHERE session = $5 AND kind = 'session_opened'), 0)
-              AND event <= coalesce((SELECT event FROM journal WHERE session = $5 AND kind = 'session_ended'), $7)",
+              AND event >= coalesce((SELECT event FROM journal WHERE session = $5
+                AND kind IN ('session_opened', 'session_ended') AND kind = 'session_opened'), 0)
+              AND event <= coalesce((SELECT event FROM journal WHERE session = $5
+                AND kind IN ('session_opened', 'session_ended') AND kind = 'session_ended'), $7)",
             filter.session.map(|id| id.0),
         ),
         (" AND resource = $6", filter.resource.map(|id| id.0)),

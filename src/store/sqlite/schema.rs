@@ -29,8 +29,8 @@ pub async fn version(connection: &mut SqliteConnection) -> Result<i64> {
     }
     let [found, application, objects] = numbers;
     if application != APPLICATION_ID && (objects > 0 || found != 0) {
-        let what = "the file is another program's database: give --store a path of its own".to_owned();
-        return Err(StoreError::Inconsistent { what });
+        let what = "the file is another program's database; give --store a path of its own";
+        return Err(failed("open the store")(what));
     }
     if found > VERSION {
         return Err(StoreError::TooNew { found, known: VERSION });

@@ -12,9 +12,9 @@ use super::rows::Rows;
 use super::*;
 use crate::core::event::Event;
 use crate::core::tables::{JournalFilter, LabRecord, PoolRecord, TableChanges};
-use crate::core::types::Key;
+use crate::core::types::{ClaimId, Key, LeaseId, ResourceId, SessionId};
 use crate::store::Reader;
-use crate::store::contract::{self, Factory, contract};
+use crate::store::contract::{Factory, contract, records};
 use crate::store::faulty::{CommitFault, Faulty};
 
 /// A store in a folder of its own.
@@ -58,7 +58,7 @@ contract! { Folder::new() =>
 /// The batch after the store's last: a process start, and a pool of that number to tell it by.
 fn next(store: &Sqlite) -> Batch {
     let number = store.last.batch + 1;
-    batch(store, vec![Event::BrokerStarted { term: number }], vec![contract::some_pool(number)])
+    batch(store, vec![Event::BrokerStarted { term: number }], vec![records::some_pool(number)])
 }
 
 fn batch(store: &Sqlite, events: Vec<Event>, pools: Vec<(Key, Option<PoolRecord>)>) -> Batch {
@@ -141,7 +141,7 @@ async fn what_is_no_store_is_refused_and_left_alone() {
     sqlx::raw_sql("CREATE TABLE cookies (host)").execute(&mut other).await.unwrap();
     other.close().await.unwrap();
     let before = fs::read(folder.path()).unwrap();
-    assert!(matches!(folder.open().await, Err(StoreError::Inconsistent { .. })));
+    assert_eq!(failed_while(folder.open().await.map(drop)), "open the store");
     assert_eq!(fs::read(folder.path()).unwrap(), before);
     fs::write(folder.path(), "not a database at all, ".repeat(100)).unwrap();
     let refused = folder.open().await.map(drop);
@@ -232,11 +232,41 @@ async fn readers_cannot_write() {
 }
 
 #[tokio::test]
+async fn people_can_ask_in_sql() {
+    let folder = Folder::new();
+    let mut store = folder.open().await.unwrap();
+    let one = |id| (SessionId(id), Some(records::session(id)));
+    let tables = TableChanges {
+        pools: vec![records::some_pool(1)],
+        resources: vec![(ResourceId(1), Some(records::resource(1, "pixel-1")))],
+        sessions: vec![one(1)],
+        claims: vec![(ClaimId(8), Some(records::claim(8).into()))],
+        leases: vec![records::lease(7, &["pixel-1"])],
+        ended: vec![(LeaseId(7), records::ended(9))],
+        ..TableChanges::default()
+    };
+    store.commit(&Batch { tables, ..next(&store) }).await.unwrap();
+    let reader = store.reader();
+    let pool = reader.pool.read().await.clone();
+    for (view, asked, told) in [
+        ("pools", "name || origin || on_drop", "p1fileimmediate"),
+        ("resources", "name || pool || slots || last_used || (quarantined ->> '$.by')", "pixel-1phone317broker"),
+        ("sessions", "session || kind || opened_at", "1socket1"),
+        ("claims", "claim || session || note || queued_at", "81nightly4"),
+        ("leases", "lease || resources || granted_at || ended_at || why || outcome", "7[\"pixel-1\"]79revokedinfra"),
+    ] {
+        let ask = sqlx::AssertSqlSafe(format!("SELECT {asked} FROM {view}"));
+        let found: Option<String> = sqlx::query_scalar(ask).fetch_one(&pool).await.unwrap();
+        assert_eq!(found.as_deref(), Some(told), "{view}");
+    }
+}
+
+#[tokio::test]
 async fn pruning_leaves_a_checkpoint_of_the_whole_state() {
     let folder = Folder::new();
     let mut store = folder.open().await.unwrap();
     let many = |count| (0..count).map(|term| Event::BrokerStarted { term }).collect();
-    let large = batch(&store, many(4_500), vec![contract::some_pool(1)]);
+    let large = batch(&store, many(4_500), vec![records::some_pool(1)]);
     store.commit(&large).await.unwrap();
     let before = store.load().await.unwrap();
     let mut calls = 1;
@@ -250,7 +280,7 @@ async fn pruning_leaves_a_checkpoint_of_the_whole_state() {
     assert_eq!(event, 4_500);
     assert_eq!(serde_json::from_str::<Tables>(&tables).unwrap(), before);
     // A later piece that the checkpoint does not cover makes another, and only one is kept.
-    let later = batch(&store, many(1), vec![contract::some_pool(2)]);
+    let later = batch(&store, many(1), vec![records::some_pool(2)]);
     store.commit(&later).await.unwrap();
     assert!(!store.prune(LabTime(21)).await.unwrap());
     let writer = store.writer.as_mut().unwrap();
@@ -263,7 +293,7 @@ async fn ordered_faults_are_what_an_engine_would_see() {
     let folder = Folder::new();
     let (mut store, faults) = Faulty::new(folder.open().await.unwrap());
     for (fault, there) in [(CommitFault::Before, 0), (CommitFault::In, 0), (CommitFault::After, 1)] {
-        let offered = Batch { number: 1, first_event: 1, ..contract::empty_batch() };
+        let offered = Batch { number: 1, first_event: 1, ..records::empty_batch() };
         faults.fail_commit(fault);
         failed_while(store.commit(&offered).await);
         failed_while(store.commit(&offered).await);
@@ -274,7 +304,7 @@ async fn ordered_faults_are_what_an_engine_would_see() {
         assert_eq!(store.reopen().await.unwrap(), there, "{fault:?}");
     }
     faults.stall();
-    let second = Batch { number: 2, first_event: 1, ..contract::empty_batch() };
+    let second = Batch { number: 2, first_event: 1, ..records::empty_batch() };
     let commit = tokio::spawn(async move { store.commit(&second).await });
     faults.stalled(1).await;
     assert!(!commit.is_finished());

@@ -3,7 +3,8 @@
 //! The driver hands every call over to a thread and back, which costs more than most statements
 //! do. So a batch is one call: `BEGIN`, one statement for each kind of rows that it carries, with
 //! all rows of that kind in one parameter, `COMMIT`. Which kinds it carries makes the text; there
-//! are few such texts in practice, and the driver keeps them prepared.
+//! are few such texts in practice, and the driver keeps them prepared. Parameters are numbered
+//! alike in all of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -132,6 +133,13 @@ const STATEMENTS: [(Kind, &str); 19] = [
     ),
 ];
 
+/// Kinds that are written together or not at all, though some may have no rows: what the common
+/// batches carry, so that they have a handful of texts between them.
+const TOGETHER: [&[Kind]; 2] = [
+    &[Kind::Used, Kind::Lease, Kind::LeaseResource, Kind::Ended, Kind::Request],
+    &[Kind::SessionGone, Kind::Session, Kind::ClaimGone, Kind::Claim],
+];
+
 /// The texts made so far, by which kinds of rows they carry.
 #[derive(Debug, Default)]
 pub struct Texts {
@@ -197,9 +205,17 @@ struct Packed {
 }
 
 impl Packed {
+    /// The kinds to write, as bits.
     fn kinds(&self) -> u32 {
         let present = |(index, rows): (usize, &Rows)| u32::from(!rows.is_empty()) << index;
-        self.rows.iter().enumerate().map(present).sum()
+        let mut kinds = self.rows.iter().enumerate().map(present).sum();
+        for together in TOGETHER {
+            let group: u32 = together.iter().map(|kind| 1 << *kind as usize).sum();
+            if kinds & group != 0 {
+                kinds |= group;
+            }
+        }
+        kinds
     }
 
     fn of(&mut self, kind: Kind) -> &mut Rows {
