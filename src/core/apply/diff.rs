@@ -331,7 +331,8 @@ fn check_whole(
         for face in resource.faces() {
             if names.insert(&face.name, *id).is_some_and(|other| other != *id) {
                 let message = format!(
-                    "the name \"{}\" is still that of a resource that is held: apply this again when its lease has ended",
+                    "the name \"{}\" is still that of a resource that is held: \
+                     apply this again when its lease has ended",
                     face.name
                 );
                 return Err(Refusal::new(Code::NameTaken, message));
@@ -358,8 +359,8 @@ fn alike(key: &Key, value: &Value, face: &ResourceSpec, other: &ResourceName, bo
     };
     let value: String = value.to_string().chars().take(80).collect();
     format!(
-        "{key} {value:?} of resource \"{}\" is also that of \"{other}\": pool \"{}\" has identity = \"{key}\", so no two \
-         resources may have it alike{remedy}",
+        "{key} {value:?} of resource \"{}\" is also that of \"{other}\": pool \"{}\" has identity = \"{key}\", so no \
+         two resources may have it alike{remedy}",
         face.name, face.pool
     )
 }

@@ -488,7 +488,8 @@ enum Step {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let one = (0..5_u8, 1..4_u8, 0..4_u8, prop::option::weighted(0.3, 0..5_u8));
     let step = prop_oneof![
-        4 => (prop::collection::vec(one, 0..5), any::<bool>(), any::<bool>()).prop_map(|(a, b, c)| Step::Apply(a, b, c)),
+        4 => (prop::collection::vec(one, 0..5), any::<bool>(), any::<bool>())
+            .prop_map(|(a, b, c)| Step::Apply(a, b, c)),
         3 => (0..8_u8).prop_map(Step::Hold),
         2 => (0..8_u8).prop_map(Step::Release),
         1 => (0..6_u8, 0..4_u8).prop_map(|(n, s)| Step::Set(n, s)),
@@ -547,7 +548,8 @@ proptest! {
                 }
                 Step::Hold(which) => {
                     let free = |r: &&crate::core::inventory::Resource| r.is_grantable() && r.slots_free() > 0;
-                    let names: Vec<_> = lab.0.resources.values().filter(free).map(|r| r.spec.name.to_string()).collect();
+                    let names: Vec<_> =
+                        lab.0.resources.values().filter(free).map(|r| r.spec.name.to_string()).collect();
                     if let Some(name) = names.get(usize::from(which) % names.len().max(1)) {
                         leases.push(lab.hold(name));
                     }

@@ -23,7 +23,8 @@ type Query = sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments>;
 pub async fn tables(connection: &mut SqliteConnection) -> Result<Tables> {
     let mut tables = lab(connection).await?;
     tables.pools = all(connection, "SELECT record FROM pool ORDER BY name", |row| json(row, 0, "pool")).await?;
-    const RESOURCES: &str = "SELECT record, coalesce(last_used, 0) FROM resource LEFT JOIN resource_used USING (resource) ORDER BY resource";
+    const RESOURCES: &str = "SELECT record, coalesce(last_used, 0) FROM resource \
+        LEFT JOIN resource_used USING (resource) ORDER BY resource";
     tables.resources = all(connection, RESOURCES, |row| {
         let record: ResourceRecord = json(row, 0, "resource")?;
         Ok(ResourceRecord { last_used: LabTime(number(row, 1)?), ..record })
