@@ -34,13 +34,19 @@ impl BootTime {
 /// Reads the clock that counts suspended time.
 #[must_use]
 pub fn boot_now() -> BootTime {
+    BootTime(boot_now_us() / 1_000)
+}
+
+/// The same clock in microseconds, for measuring how long something takes.
+#[must_use]
+pub fn boot_now_us() -> u64 {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     const CLOCK: nix::time::ClockId = nix::time::ClockId::CLOCK_BOOTTIME;
     // macOS's CLOCK_MONOTONIC counts suspended time; the BSDs' does not, and says so in the docs.
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
     const CLOCK: nix::time::ClockId = nix::time::ClockId::CLOCK_MONOTONIC;
     let now = nix::time::clock_gettime(CLOCK).expect("the kernel has this clock since before Rust ran on it");
-    BootTime(u64::try_from(now.tv_sec()).unwrap_or(0) * 1_000 + u64::try_from(now.tv_nsec()).unwrap_or(0) / 1_000_000)
+    u64::try_from(now.tv_sec()).unwrap_or(0) * 1_000_000 + u64::try_from(now.tv_nsec()).unwrap_or(0) / 1_000
 }
 
 /// Reads the wall clock, Unix milliseconds. For display, and for what passed while no process ran.

@@ -93,10 +93,10 @@ impl EventsCommand {
         let mut events = broker.http().stream(&path, &headers).await?.events();
         (state.reached, state.told) = (true, false);
         while let Some(event) = events.next().await? {
-            if let Ok(info) = serde_json::from_str::<EventInfo>(&event.data) {
-                if !output::print_more(&self.line(&info)?)? {
-                    return Ok(Over::Reader);
-                }
+            if let Ok(info) = serde_json::from_str::<EventInfo>(&event.data)
+                && !output::print_more(&self.line(&info)?)?
+            {
+                return Ok(Over::Reader);
             }
             if event.id.is_some() {
                 state.last = event.id;

@@ -12,6 +12,7 @@ use clap::{Args, Parser, Subcommand};
 pub mod exit_code;
 pub mod run;
 
+mod bench;
 mod broker;
 mod events;
 mod lease;
@@ -53,6 +54,7 @@ pub struct Globals {
 /// Everything `leasehold` can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    Bench(bench::BenchCommand),
     /// Print the completions of a shell
     Completions(manual::Completions),
     Events(events::EventsCommand),
@@ -87,6 +89,7 @@ pub fn main() -> ExitCode {
 impl Command {
     fn execute(self, globals: &Globals) -> Result<u8, Failure> {
         match self {
+            Self::Bench(command) => command.execute(globals),
             Self::Completions(command) => command.execute(),
             Self::Events(command) => command.execute(globals),
             Self::Lease(command) => command.execute(globals),

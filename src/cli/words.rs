@@ -111,10 +111,11 @@ pub fn count(number: usize, what: &str) -> String {
 /// Reads a number with or without its letter: `s7` or `7`.
 pub fn numbered(text: &str, letter: char, what: &str) -> Result<u64, String> {
     let digits = text.strip_prefix(letter).unwrap_or(text);
-    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
-        if let Ok(number) = digits.parse() {
-            return Ok(number);
-        }
+    if !digits.is_empty()
+        && digits.bytes().all(|byte| byte.is_ascii_digit())
+        && let Ok(number) = digits.parse()
+    {
+        return Ok(number);
     }
     Err(format!("expected the number of a {what}, such as {letter}7 or 7"))
 }
