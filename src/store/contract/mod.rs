@@ -8,9 +8,10 @@ use std::sync::Arc;
 use super::{Reader, Store, StoreError};
 use crate::core::claim::{Claim, ClaimEnd};
 use crate::core::event::Event;
-use crate::core::inventory::Marks;
-use crate::core::lease::{Lease, LeaseEnd};
-use crate::core::session::RequestEnd;
+use crate::core::inventory::{Marks, Origin, Pending};
+use crate::core::lease::{Ending, Lease, LeaseEnd};
+use crate::core::session::{RequestEnd, SessionEnd, SessionKind};
+use crate::core::state::State;
 use crate::core::tables::{Batch, JournalFilter, LabRecord, ResourceRecord, SessionRecord, TableChanges, Tables};
 use crate::core::types::{ClaimId, LabTime, LeaseId, ResourceId, SessionId};
 use records::{
@@ -210,6 +211,96 @@ pub async fn requests_are_forgotten_up_to_a_number<F: Factory>(factory: &F) {
     assert_eq!(writer.tables().await.requests, [tombstone(1, 2), ended, tombstone(2, 1)]);
     while writer.store.prune(LabTime(0)).await.unwrap() {}
     assert_eq!(writer.tables().await.requests.len(), 3);
+}
+
+/// A day in a lab's life, in batches that the core could have made.
+fn a_day() -> Vec<Vec<Event>> {
+    let (first, second) = (ResourceId(1), ResourceId(2));
+    let (session, keyed_session) = (SessionId(1), SessionId(2));
+    let by = Arc::<str>::from("root");
+    let opened = |session, kind| Event::SessionOpened {
+        session,
+        owner: records::owner(),
+        ttl_ms: 30_000,
+        secret: secret(&session.to_string()),
+        kind,
+    };
+    let granted = |id, session, resource| {
+        let mut fresh =
+            Lease { session, request: id, ending: None, freed: vec![], ..(*lease(id, &["pixel-1"])).clone() };
+        fresh.picks[0].resource = resource;
+        Event::LeaseGranted { lease: Arc::new(fresh) }
+    };
+    let over = |id| Event::LeaseEnded { lease: LeaseId(id), end: LeaseEnd::SessionClosed, outcome: None };
+    let why = Ending { why: LeaseEnd::HoldEnded, since: LabTime(0) };
+    let refuse = |request| Event::ClaimEnded {
+        claim: ClaimId(100 + request),
+        session,
+        request,
+        body_hash: 1 << 63,
+        end: refused(),
+    };
+    vec![
+        vec![Event::BrokerStarted { term: 1 }, Event::PoolSet { pool: pool("phone").pool, origin: Origin::File }],
+        vec![
+            Event::ResourceAdded { resource: first, spec: records::spec("pixel-1"), origin: Origin::File },
+            Event::ResourceAdded { resource: second, spec: records::spec("pixel-2"), origin: Origin::Api },
+        ],
+        vec![opened(session, SessionKind::Socket { instance: "i".into() })],
+        vec![Event::ClaimQueued { claim: Box::new(claim(1)) }, Event::ClaimQueued { claim: Box::new(claim(2)) }],
+        vec![Event::ClaimPinned { claim: ClaimId(2), pin: None }],
+        vec![granted(1, session, first)],
+        vec![Event::LeaseExtended { lease: LeaseId(1), until: LabTime(1 << 40), by: by.clone() }],
+        vec![refuse(10), refuse(11), Event::RequestTombstoned { session, request: 12 }],
+        // Request 1 is open when the numbers up to 11 are forgotten, and is remembered when it ends.
+        vec![Event::RequestsForgotten { session, up_to: 11 }, over(1), refuse(13)],
+        vec![Event::ClaimBlocked { claim: ClaimId(2), blocked: None }],
+        vec![opened(keyed_session, SessionKind::Keyed { request_id: "r".into() }), granted(2, keyed_session, first)],
+        vec![Event::ResourcePending { resource: first, pending: Some(Pending::Removal) }],
+        vec![Event::LeaseEnding { lease: LeaseId(2), ending: why }],
+        vec![Event::PicksFreed { lease: LeaseId(2), resources: vec![first] }],
+        vec![over(2), Event::SessionEnded { session: keyed_session, end: SessionEnd::Closed }],
+        vec![Event::ResourceDrained { resource: first, reason: "gone".into(), by: by.clone() }],
+        vec![Event::ResourceRemoved { resource: first }],
+        vec![
+            Event::ResourceChanged { resource: second, spec: records::spec("pixel-1") },
+            Event::ResourceQuarantined { resource: second, reason: "dark".into(), by: by.clone() },
+        ],
+        vec![Event::ResourceChanged { resource: second, spec: records::spec("pixel-3") }],
+        vec![Event::ResourceAdded { resource: ResourceId(3), spec: records::spec("pixel-1"), origin: Origin::Api }],
+        vec![Event::SessionKicked { session, by }, Event::SessionPromised { session, promise_ms: Some(1) }],
+        vec![granted(3, session, ResourceId(3))],
+    ]
+}
+
+/// Commits what the core's books say changed, and compares the tables with the books.
+async fn tables_follow_the_books<F: Factory>(factory: &F, batches: Vec<Vec<Event>>) {
+    let mut writer = Writer::open(factory).await;
+    let mut books = State::default();
+    for events in batches {
+        let at = LabTime((writer.batch + 1) * 10);
+        for event in &events {
+            books.apply(at, event);
+        }
+        let changes = books.take_changes();
+        writer.commit(events, changes).await;
+        let tables = writer.tables().await;
+        let (batch, last_event, wall_ms) = (writer.batch, writer.event, tables.wall_ms);
+        assert_eq!(tables, Tables { batch, last_event, wall_ms, ..books.tables() }, "after batch {batch}");
+    }
+    let tables = writer.tables().await;
+    let read = State::from_tables(&tables).unwrap();
+    assert_eq!(read.tables(), books.tables());
+}
+
+/// After every batch the tables are what the core's books are.
+pub async fn tables_are_what_the_books_are<F: Factory>(factory: &F) {
+    tables_follow_the_books(factory, a_day()).await;
+}
+
+/// However much happens in one batch, the tables are what the core's books are.
+pub async fn tables_are_what_the_books_are_in_one_batch<F: Factory>(factory: &F) {
+    tables_follow_the_books(factory, vec![a_day().concat()]).await;
 }
 
 /// A batch that does not follow the last one is refused, and the store goes on as if never asked.

@@ -189,11 +189,18 @@ fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(doing: &'static str
 /// Makes the file and its folders; answers its one true path, so that two ways to it meet in one
 /// lock. SQLite gives the files beside it the same permissions.
 fn prepare_file(path: &Path) -> std::io::Result<PathBuf> {
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+    let folders = || path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty());
+    let missing: Vec<&Path> = folders().take_while(|folder| !folder.exists()).collect();
+    if let Some(parent) = folders().next() {
         DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
     }
     OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
-    fs::canonicalize(path)
+    let path = fs::canonicalize(path)?;
+    // The names of folders just made are durable once the folder around each is.
+    for folder in path.ancestors().skip(1).take(missing.len() + 1) {
+        File::open(folder)?.sync_all()?;
+    }
+    Ok(path)
 }
 
 fn take_lock(path: &Path) -> Result<File> {

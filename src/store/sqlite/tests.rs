@@ -47,6 +47,8 @@ contract! { Folder::new() =>
     events_come_back_as_they_were,
     records_are_replaced_and_deleted,
     requests_are_forgotten_up_to_a_number,
+    tables_are_what_the_books_are,
+    tables_are_what_the_books_are_in_one_batch,
     batches_out_of_order_are_refused,
     a_second_opener_is_refused,
     history_is_by_resource_newest_first,
@@ -106,6 +108,19 @@ async fn folders_and_files_are_for_their_user_alone() {
         assert_eq!(mode(folder.beside(suffix)), 0o600, "store.db{suffix}");
     }
     assert_eq!(store.name(), format!("sqlite:{}", fs::canonicalize(folder.path()).unwrap().display()));
+}
+
+#[tokio::test]
+async fn every_commit_is_synced() {
+    let folder = Folder::new();
+    let mut store = folder.open().await.unwrap();
+    let ask = "SELECT journal_mode, synchronous FROM pragma_journal_mode, pragma_synchronous";
+    for _ in 0..2 {
+        let writer = store.writer.as_mut().unwrap();
+        let found: (String, i64) = sqlx::query_as(ask).fetch_one(writer).await.unwrap();
+        assert_eq!(found, ("wal".to_owned(), 2), "2 is FULL");
+        store.reopen().await.unwrap();
+    }
 }
 
 #[tokio::test]
