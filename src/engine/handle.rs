@@ -36,7 +36,7 @@ pub struct Handle {
 }
 
 impl Handle {
-    pub(super) fn new(inputs: mpsc::Sender<Input>, health: watch::Receiver<Health>) -> Self {
+    pub(crate) fn new(inputs: mpsc::Sender<Input>, health: watch::Receiver<Health>) -> Self {
         Self { inputs, sockets: Arc::new(AtomicU64::new(1)), health }
     }
 

@@ -10,5 +10,5 @@ mod told;
 
 pub use told::{
     end_info, ended_lease_info, in_the_way, lease_end_words, lease_info, outcome_word, past_lease_info, place,
-    queued_info, secret_refs, wire_value, wire_values,
+    queued_info, refusal_error, secret_refs, wire_value, wire_values,
 };

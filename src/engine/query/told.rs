@@ -9,11 +9,13 @@ use crate::core::claim::{Claim, ClaimEnd};
 use crate::core::inventory::{Resource, ResourceSpec};
 use crate::core::lease::{Lease, LeaseEnd, Outcome, Pick};
 use crate::core::need::Need;
+use crate::core::refusal::Refusal;
 use crate::core::state::State;
 use crate::core::tables::PastLease;
 use crate::core::types::{Key, LeaseId, Value};
 use crate::engine::input::SecretRefs;
 use crate::engine::view::LabClock;
+use crate::protocol::error::RpcError;
 use crate::protocol::info::{ClaimInfo, EndInfo, EndedInfo, EndingInfo, InTheWay, LeaseInfo, PickInfo};
 
 /// Holders told of as being in a waiting claim's way.
@@ -185,6 +187,14 @@ fn holding(resource: &str, lease: &Lease, clock: &LabClock) -> InTheWay {
         until: lease.until.map(|until| until.0),
         until_time: lease.until.map(|until| clock.time(until)),
     }
+}
+
+/// A refusal of the core as it stands on the wire.
+#[must_use]
+pub fn refusal_error(refusal: &Refusal) -> RpcError {
+    let mut error = RpcError::new(refusal.code.as_str(), refusal.message.as_ref());
+    error.data.need = refusal.need.as_deref().map(str::to_owned);
+    error
 }
 
 /// How a claim ended without a lease.
