@@ -221,13 +221,7 @@ impl State {
             Event::RequestTombstoned { session, request } => {
                 self.end_request(at, *session, *request, ClaimId(0), None, RequestEnd::Tombstone);
             }
-            Event::RequestsForgotten { session, up_to } => {
-                let requests = &mut self.session_mut(*session).requests;
-                requests.ended = requests.ended.split_off(&(up_to + 1));
-                requests.forgotten = *up_to;
-                self.changed.requests.retain(|ended| ended.session != *session || ended.request > *up_to);
-                self.changed.forgotten.push((*session, *up_to));
-            }
+            Event::RequestsForgotten { session, up_to } => self.forget_requests(*session, *up_to),
             Event::LeaseGranted { lease } => {
                 assert!(
                     lease.id.0 > self.lab.last_lease,
@@ -582,6 +576,15 @@ impl State {
             return;
         }
         self.changed.requests.push(RequestRecord { session, request, body_hash, end });
+    }
+
+    fn forget_requests(&mut self, session: SessionId, up_to: u64) {
+        let requests = &mut self.session_mut(session).requests;
+        requests.ended = requests.ended.split_off(&(up_to + 1));
+        requests.forgotten = up_to;
+        // The store forgets before it writes what ended in this batch.
+        self.changed.requests.retain(|ended| ended.session != session || ended.request > up_to);
+        self.changed.forgotten.push((session, up_to));
     }
 
     fn add_keyed(&mut self, record: KeyedRecord) {
