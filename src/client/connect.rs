@@ -91,6 +91,12 @@ impl Network {
         Ok(self)
     }
 
+    /// The same trusting the certificates of this PEM file too.
+    #[must_use]
+    pub fn with_ca_file(self, file: impl Into<PathBuf>) -> Self {
+        Self { ca_file: Some(file.into()), tls: Arc::default(), ..self }
+    }
+
     /// The `Authorization` header, where there is a token.
     pub(crate) fn authorization(&self) -> Option<HeaderValue> {
         let mut value = HeaderValue::from_str(&format!("Bearer {}", self.token.as_ref()?)).ok()?;

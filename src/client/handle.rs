@@ -135,6 +135,11 @@ impl Client {
         answer.await.unwrap_or(Ok(()))
     }
 
+    /// Why nobody answers any more.
+    fn over(&self) -> ClientError {
+        self.shared.link.borrow().closed.clone().unwrap_or(ClientError::Closed)
+    }
+
     fn send(&self, command: Command) {
         // Without a driver the answer's channel is closed, which says so to whoever waits for it.
         let _ = self.shared.commands.send(command);
@@ -203,7 +208,7 @@ impl Future for Waiting {
         let grant = match done {
             Ok(Ok(grant)) => grant,
             Ok(Err(error)) => return Poll::Ready(Err(error)),
-            Err(_) => return Poll::Ready(Err(ClientError::Closed)),
+            Err(_) => return Poll::Ready(Err(self.client.over())),
         };
         let client = self.client.clone();
         Poll::Ready(Ok(LeaseGuard { client, info: grant.info, state: grant.state, released: false }))
@@ -285,14 +290,14 @@ impl LeaseGuard {
         let (done, answer) = oneshot::channel();
         let (lease, outcome) = (self.lease(), outcome.map(str::to_owned));
         self.client.send(Command::Release { lease, outcome, done: Some(done) });
-        answer.await.unwrap_or(Err(ClientError::Closed))
+        answer.await.unwrap_or_else(|_| Err(self.client.over()))
     }
 
     /// Moves the end of its hold to `until`, lab time.
     pub async fn extend_to(&self, until: u64) -> Result<Arc<LeaseInfo>, ClientError> {
         let (done, answer) = oneshot::channel();
         self.client.send(Command::Extend { lease: self.lease(), until, done });
-        answer.await.unwrap_or(Err(ClientError::Closed))
+        answer.await.unwrap_or_else(|_| Err(self.client.over()))
     }
 }
 

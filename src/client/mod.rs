@@ -35,6 +35,7 @@ pub mod http;
 pub mod machine;
 mod proxy;
 pub mod sse;
+mod timer;
 pub mod url;
 
 pub use connect::Network;

@@ -208,7 +208,7 @@ pub struct LeaseRelease {
 }
 
 /// A lease is over.
-#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LeaseReleased {
     /// Its number.
     pub lease: u64,
