@@ -32,7 +32,8 @@ const SETTING_UP: usize = 16;
 #[derive(Debug, Args)]
 pub struct BenchCommand {
     /// Sessions, each on a connection of its own
-    #[arg(long, short = 'c', default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, short = 'c', value_name = "N", default_value_t = 64)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     connections: u32,
     /// How long to measure
     #[arg(long, short = 'd', default_value = "10s", value_parser = parse_duration_ms)]

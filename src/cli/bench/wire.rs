@@ -209,7 +209,10 @@ mod tests {
 
     #[test]
     fn a_grant_is_read_by_the_quick_way_and_by_the_slow_one() {
-        let quick = r#"{"jsonrpc":"2.0","id":7,"result":{"request_id":3,"claim":9,"state":"granted","lease":{"lease":42,"fence":42,"resources":{"bench":[{"name":"bench-0003","pool":"bench"}]}}}}"#;
+        let quick = concat!(
+            r#"{"jsonrpc":"2.0","id":7,"result":{"request_id":3,"claim":9,"state":"granted","#,
+            r#""lease":{"lease":42,"fence":42,"resources":{"bench":[{"name":"bench-0003","pool":"bench"}]}}}}"#,
+        );
         assert_eq!(lease_in(quick), Some((42, "bench-0003")));
         let otherwise = json!({ "result": {
             "lease": { "fence": 42, "resources": { "bench": [{ "name": "bench-0003" }] }, "lease": 42 },
