@@ -28,6 +28,8 @@ pub struct PoolState {
     pub members: BTreeSet<ResourceId>,
     /// Claims that wait for something of it, most senior first.
     pub queue: BTreeSet<Seniority>,
+    /// Those of them that wait for other pools too.
+    pub spanning: BTreeSet<ClaimId>,
 }
 
 /// Something that lab time brings about by itself.
@@ -363,8 +365,21 @@ impl State {
 
     fn set_pool(&mut self, pool: &Arc<Pool>, origin: Origin) {
         self.changed.pools.insert(pool.name.clone());
-        let fresh = || PoolState { pool: pool.clone(), origin, members: BTreeSet::new(), queue: BTreeSet::new() };
-        let entry = self.pools.entry(pool.name.clone()).or_insert_with(fresh);
+        if !self.pools.contains_key(&pool.name) {
+            // Claims may wait for a pool that is not there yet.
+            let asks = |claim: &&Arc<Claim>| claim.spec.needs.iter().any(|need| need.pool == pool.name);
+            let waiting: Vec<&Arc<Claim>> = self.claims.values().filter(asks).collect();
+            let spanning = waiting.iter().filter(|claim| Self::pools_of(claim).len() > 1);
+            let fresh = PoolState {
+                pool: pool.clone(),
+                origin,
+                members: BTreeSet::new(),
+                queue: waiting.iter().map(|claim| claim.seniority).collect(),
+                spanning: spanning.map(|claim| claim.id).collect(),
+            };
+            self.pools.insert(pool.name.clone(), fresh);
+        }
+        let Some(entry) = self.pools.get_mut(&pool.name) else { return };
         entry.pool = pool.clone();
         entry.origin = origin;
     }
@@ -459,9 +474,14 @@ impl State {
     fn add_claim(&mut self, claim: Arc<Claim>) {
         self.changed.claims.insert(claim.id);
         self.queue.insert(claim.seniority);
-        for pool in Self::pools_of(&claim) {
+        let pools = Self::pools_of(&claim);
+        let spanning = pools.len() > 1;
+        for pool in pools {
             if let Some(pool) = self.pools.get_mut(pool) {
                 pool.queue.insert(claim.seniority);
+                if spanning {
+                    pool.spanning.insert(claim.id);
+                }
             }
         }
         if let Some(until) = claim.wait_until {
@@ -487,6 +507,7 @@ impl State {
         for pool in Self::pools_of(&claim) {
             if let Some(pool) = self.pools.get_mut(pool) {
                 pool.queue.remove(&claim.seniority);
+                pool.spanning.remove(&id);
             }
         }
         if let Some(until) = claim.wait_until {

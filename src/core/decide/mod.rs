@@ -1,0 +1,9 @@
+//! What each command decides, one file per word of the design. All of it is `impl Broker`: the
+//! control flow they share is in `broker.rs`.
+
+mod claim;
+mod inventory;
+mod keyed;
+mod lease;
+mod session;
+mod words;

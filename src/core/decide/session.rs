@@ -1,0 +1,165 @@
+//! Opening, keeping and ending sessions.
+
+use std::sync::Arc;
+
+use crate::core::broker::Broker;
+use crate::core::claim::ClaimEnd;
+use crate::core::command::{Reply, TtlAsk};
+use crate::core::event::Event;
+use crate::core::inventory::OnDrop;
+use crate::core::lease::{Ending, Lease, LeaseEnd};
+use crate::core::limits::{TTL_MS_DEFAULT, TTL_MS_MAX, TTL_MS_MIN};
+use crate::core::refusal::{Code, Refusal};
+use crate::core::session::{OpenRequest, SecretHash, SessionEnd, SessionKind};
+use crate::core::types::{ClaimId, LabTime, Owner, ResourceId, SessionId};
+
+impl Broker {
+    pub(in crate::core) fn open_session(
+        &mut self, now: LabTime, owner: Owner, ttl: TtlAsk, secret: SecretHash, kind: SessionKind,
+    ) -> Reply {
+        if self.state.sessions.len() >= self.limits.sessions_max {
+            let message = format!(
+                "the broker has {} open sessions, as many as it may: close some, or raise sessions_max under [limits]",
+                self.state.sessions.len()
+            );
+            return Reply::Refused(Refusal::new(Code::TooManySessions, message));
+        }
+        let ttl_ms = match ttl {
+            TtlAsk::Exactly(ms) if !(TTL_MS_MIN..=TTL_MS_MAX).contains(&ms) => {
+                let message = format!("a ttl of {ms} ms is out of range: expected {TTL_MS_MIN} to {TTL_MS_MAX}");
+                return Reply::Refused(Refusal::new(Code::InvalidParams, message));
+            }
+            TtlAsk::Exactly(ms) => ms,
+            TtlAsk::Pools(pools) => {
+                let of_pools = pools.iter().filter_map(|pool| self.pool(pool)?.ttl_ms).max();
+                of_pools.unwrap_or(TTL_MS_DEFAULT)
+            }
+        };
+        let session = SessionId(self.state.lab.last_session + 1);
+        let keyed = matches!(kind, SessionKind::Keyed { .. });
+        self.emit(now, Event::SessionOpened { session, owner, ttl_ms, secret, kind });
+        if keyed {
+            self.connected.insert(session);
+        }
+        Reply::Opened { session, ttl_ms }
+    }
+
+    pub(in crate::core) fn session_up(&mut self, session: SessionId) -> Reply {
+        self.away.remove(&session);
+        if self.state.sessions.contains_key(&session) && self.connected.insert(session) {
+            self.touch_session(session);
+        }
+        Reply::Done
+    }
+
+    /// The socket is gone. A drop starts no clock; only pools that say `immediate` act on it.
+    pub(in crate::core) fn session_down(&mut self, now: LabTime, session: SessionId) -> Reply {
+        if !self.connected.remove(&session) {
+            return Reply::Done;
+        }
+        self.touch_session(session);
+        for lease in self.leases_of(session) {
+            let lease = self.state.lease(lease).clone();
+            let at_once = self.immediate_picks(&lease);
+            if at_once.is_empty() {
+                continue;
+            }
+            if lease.ending.is_none() {
+                let ending = Ending { why: LeaseEnd::Dropped, since: now };
+                self.emit(now, Event::LeaseEnding { lease: lease.id, ending });
+            }
+            if lease.picks.iter().all(|pick| at_once.contains(&pick.resource) || lease.freed.contains(&pick.resource)) {
+                self.finish_lease(now, lease.id, LeaseEnd::Dropped, None);
+            } else {
+                self.emit(now, Event::PicksFreed { lease: lease.id, resources: at_once.clone() });
+                self.freed(now, at_once);
+            }
+        }
+        Reply::Done
+    }
+
+    /// The resources of a lease whose pools give them back at a drop, each once.
+    fn immediate_picks(&self, lease: &Lease) -> Vec<ResourceId> {
+        let immediate = |id: &ResourceId| {
+            let pool = self.pool(&self.state.resource(*id).spec.pool);
+            pool.is_some_and(|pool| pool.on_drop == OnDrop::Immediate) && !lease.freed.contains(id)
+        };
+        let mut found: Vec<ResourceId> = lease.picks.iter().map(|pick| pick.resource).filter(immediate).collect();
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    pub(in crate::core) fn end_session(&mut self, now: LabTime, session: SessionId, end: SessionEnd) -> Reply {
+        if !self.state.sessions.contains_key(&session) {
+            return Reply::Done;
+        }
+        let why = match &end {
+            SessionEnd::Closed => LeaseEnd::SessionClosed,
+            SessionEnd::Expired => LeaseEnd::SessionExpired,
+            SessionEnd::Kicked { by } => LeaseEnd::Kicked { by: by.clone() },
+        };
+        for claim in self.claims_of(session) {
+            self.end_claim(now, claim, ClaimEnd::SessionEnded);
+        }
+        for lease in self.leases_of(session) {
+            // One that was ending already ends for that reason: the session's end only hastens it.
+            let why = self.state.lease(lease).ending.as_ref().map_or_else(|| why.clone(), |ending| ending.why.clone());
+            self.finish_lease(now, lease, why, None);
+        }
+        // Ending the last lease of a kicked or keyed session ends the session too.
+        if self.state.sessions.contains_key(&session) {
+            self.drop_session(now, session, end);
+        }
+        Reply::Done
+    }
+
+    pub(in crate::core) fn drop_session(&mut self, now: LabTime, session: SessionId, end: SessionEnd) {
+        self.connected.remove(&session);
+        self.away.remove(&session);
+        self.emit(now, Event::SessionEnded { session, end });
+    }
+
+    /// Ends a session under a live holder: claims go at once, leases are ending first.
+    pub(in crate::core) fn kick(&mut self, now: LabTime, session: SessionId, by: Arc<str>) -> Reply {
+        let Some(known) = self.state.sessions.get(&session) else {
+            return Reply::Refused(Refusal::new(Code::NotFound, format!("there is no open session {session}")));
+        };
+        if known.kicked_by.is_none() {
+            self.emit(now, Event::SessionKicked { session, by: by.clone() });
+        }
+        for claim in self.claims_of(session) {
+            self.end_claim(now, claim, ClaimEnd::Cancelled { by: by.clone() });
+        }
+        for lease in self.leases_of(session) {
+            self.begin_ending(now, lease, LeaseEnd::Kicked { by: by.clone() });
+        }
+        self.end_if_kicked(now, session);
+        Reply::Done
+    }
+
+    /// Ends a kicked session once nothing of it is left.
+    pub(in crate::core) fn end_if_kicked(&mut self, now: LabTime, session: SessionId) {
+        let Some(known) = self.state.sessions.get(&session) else { return };
+        if let (Some(by), true) = (&known.kicked_by, known.requests.open.is_empty()) {
+            let end = SessionEnd::Kicked { by: by.clone() };
+            self.drop_session(now, session, end);
+        }
+    }
+
+    pub(in crate::core) fn promise(&mut self, now: LabTime, session: SessionId, promise_ms: Option<u64>) -> Reply {
+        if self.state.sessions.get(&session).is_some_and(|known| known.promise_ms != promise_ms) {
+            self.emit(now, Event::SessionPromised { session, promise_ms });
+        }
+        Reply::Done
+    }
+
+    fn claims_of(&self, session: SessionId) -> Vec<ClaimId> {
+        let Some(known) = self.state.sessions.get(&session) else { return Vec::new() };
+        let claims = known.requests.open.values().filter_map(|open| match open {
+            OpenRequest::Claim(claim) => Some(*claim),
+            OpenRequest::Lease(_) => None,
+        });
+        claims.collect()
+    }
+}

@@ -1,0 +1,318 @@
+//! Selections: which resources a need's conditions pick out, and which of those are free now.
+//!
+//! Every different condition (pool, label terms, CEL expression) that somebody asks with is one
+//! selection, made once and shared by all claims that ask alike. It is kept current as resources
+//! change, so that a grant looks at free resources only, least recently used first, whatever the
+//! size of the pool. Derived from the books; never stored.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::cel::Program;
+use super::inventory::{Resource, ResourceSpec};
+use super::limits::IDLE_SELECTIONS_MAX;
+use super::need::{Need, Term};
+use super::state::State;
+use super::types::{Key, LabTime, ResourceId, Value};
+
+/// A selection's number, within this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct SelectionId(u64);
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Condition {
+    pool: Key,
+    terms: Vec<Term>,
+    expression: Option<Arc<str>>,
+}
+
+/// One condition, with the resources that meet it.
+#[derive(Debug)]
+pub struct Selection {
+    condition: Condition,
+    program: Option<Program>,
+    /// Every registered resource that meets it, whatever its condition.
+    matches: BTreeMap<ResourceId, Standing>,
+    /// Those with a slot to give, least recently used first.
+    free: BTreeSet<(LabTime, ResourceId)>,
+    /// How many of the matches are grantable, free or not.
+    grantable: usize,
+    /// Waiting claims that ask with it.
+    users: usize,
+    /// When it was last asked with, by a counter.
+    touched: u64,
+}
+
+/// How a resource stood when it was last looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Standing {
+    grantable: bool,
+    slots_free: u32,
+    last_used: LabTime,
+}
+
+impl Standing {
+    fn of(resource: &Resource) -> Self {
+        let grantable = resource.is_grantable();
+        let slots_free = if grantable { resource.slots_free() } else { 0 };
+        Self { grantable, slots_free, last_used: resource.last_used }
+    }
+}
+
+#[derive(Debug, Default)]
+struct PoolIndex {
+    standing: BTreeMap<ResourceId, Standing>,
+    labels: BTreeMap<(Key, Value), BTreeSet<ResourceId>>,
+    slots_free: u64,
+    selections: BTreeSet<SelectionId>,
+}
+
+/// All selections, and the index they are made with.
+#[derive(Debug, Default)]
+pub struct Selections {
+    by_condition: BTreeMap<Condition, SelectionId>,
+    all: BTreeMap<SelectionId, Selection>,
+    of_resource: BTreeMap<ResourceId, (Arc<ResourceSpec>, BTreeSet<SelectionId>)>,
+    pools: BTreeMap<Key, PoolIndex>,
+    counter: u64,
+}
+
+impl Selection {
+    /// Every registered resource that meets the condition, whatever its own condition.
+    pub fn matches(&self) -> impl ExactSizeIterator<Item = ResourceId> {
+        self.matches.keys().copied()
+    }
+
+    /// Those with a slot to give, least recently used first.
+    pub fn free(&self) -> impl Iterator<Item = ResourceId> {
+        self.free.iter().map(|(_, id)| *id)
+    }
+
+    /// How many of the matches could be given to somebody, free or not.
+    #[must_use]
+    pub const fn grantable(&self) -> usize {
+        self.grantable
+    }
+
+    /// Whether the resource meets the condition.
+    #[must_use]
+    pub fn contains(&self, id: ResourceId) -> bool {
+        self.matches.contains_key(&id)
+    }
+
+    fn meets(&self, resource: &Resource) -> bool {
+        let term = |term: &Term| resource.label(term.key.as_str()).is_some_and(|value| term.accepts(&value));
+        self.condition.terms.iter().all(term) && self.program.as_ref().is_none_or(|program| program.holds(resource))
+    }
+
+    fn stand(&mut self, id: ResourceId, standing: Option<Standing>) {
+        if let Some(before) = self.matches.remove(&id) {
+            self.grantable -= usize::from(before.grantable);
+            self.free.remove(&(before.last_used, id));
+        }
+        let Some(standing) = standing else { return };
+        self.matches.insert(id, standing);
+        self.grantable += usize::from(standing.grantable);
+        if standing.slots_free > 0 {
+            self.free.insert((standing.last_used, id));
+        }
+    }
+}
+
+impl PoolIndex {
+    fn stand(&mut self, id: ResourceId, standing: Option<Standing>) {
+        let before = match standing {
+            Some(standing) => self.standing.insert(id, standing),
+            None => self.standing.remove(&id),
+        };
+        self.slots_free -= before.map_or(0, |before| u64::from(before.slots_free));
+        self.slots_free += standing.map_or(0, |standing| u64::from(standing.slots_free));
+    }
+
+    /// The fewest resources known to contain every match of the terms, or `None` for all of them.
+    fn narrowed(&self, terms: &[Term]) -> Option<BTreeSet<ResourceId>> {
+        let with = |term: &Term| -> BTreeSet<ResourceId> {
+            let text = &term.value;
+            let mut values = vec![Value::Text(text.clone())];
+            values.extend(text.parse().ok().map(Value::Bool));
+            match text.parse() {
+                Ok(whole) => values.push(Value::Int(whole)),
+                Err(_) => values.extend(text.parse().ok().filter(|f: &f64| f.is_finite()).map(Value::Float)),
+            }
+            let found = values.into_iter().filter_map(|value| self.labels.get(&(term.key.clone(), value)));
+            found.flatten().copied().collect()
+        };
+        let positive = terms.iter().filter(|term| !term.negated && term.key.as_str() != "pool");
+        positive.map(with).min_by_key(BTreeSet::len)
+    }
+}
+
+impl Selections {
+    /// The index of everything on the books.
+    #[must_use]
+    pub fn of(state: &State) -> Self {
+        let mut selections = Self::default();
+        for id in state.resources.keys() {
+            selections.respec(state, *id);
+        }
+        selections
+    }
+
+    /// The selection with this number.
+    #[must_use]
+    pub fn get(&self, id: SelectionId) -> &Selection {
+        self.all.get(&id).expect("a selection lives as long as a claim uses it")
+    }
+
+    /// Slots of the pool that could be given now.
+    #[must_use]
+    pub fn slots_free(&self, pool: &Key) -> u64 {
+        self.pools.get(pool).map_or(0, |pool| pool.slots_free)
+    }
+
+    /// The selection of a need's condition, made if nobody has asked so before. It stays at least
+    /// until the next call; [`Selections::retain`] keeps it for a waiting claim.
+    ///
+    /// # Errors
+    /// In words, when the CEL expression cannot be read.
+    pub fn intern(&mut self, state: &State, need: &Need) -> Result<SelectionId, String> {
+        self.counter += 1;
+        let mut terms = need.terms.clone();
+        terms.sort();
+        terms.dedup();
+        let condition = Condition { pool: need.pool.clone(), terms, expression: need.expression.clone() };
+        if let Some(id) = self.by_condition.get(&condition).copied() {
+            if let Some(known) = self.all.get_mut(&id) {
+                known.touched = self.counter;
+            }
+            return Ok(id);
+        }
+        let program = need.expression.as_ref().map(|text| Program::parse(text)).transpose()?;
+        let id = SelectionId(self.counter);
+        let mut made = Selection {
+            condition: condition.clone(),
+            program,
+            matches: BTreeMap::new(),
+            free: BTreeSet::new(),
+            grantable: 0,
+            users: 0,
+            touched: self.counter,
+        };
+        let index = self.pools.entry(need.pool.clone()).or_default();
+        let narrowed = index.narrowed(&made.condition.terms);
+        let candidates: Vec<ResourceId> =
+            narrowed.map_or_else(|| index.standing.keys().copied().collect(), |few| few.into_iter().collect());
+        for candidate in candidates {
+            let resource = state.resource(candidate);
+            if made.meets(resource) {
+                made.stand(candidate, Some(Standing::of(resource)));
+                if let Some((_, selections)) = self.of_resource.get_mut(&candidate) {
+                    selections.insert(id);
+                }
+            }
+        }
+        index.selections.insert(id);
+        self.by_condition.insert(condition, id);
+        self.all.insert(id, made);
+        self.evict(&need.pool, id);
+        Ok(id)
+    }
+
+    /// Keeps a selection for a waiting claim.
+    pub fn retain(&mut self, id: SelectionId) {
+        if let Some(selection) = self.all.get_mut(&id) {
+            selection.users += 1;
+        }
+    }
+
+    /// A waiting claim needs it no more.
+    pub fn release(&mut self, id: SelectionId) {
+        if let Some(selection) = self.all.get_mut(&id) {
+            selection.users -= 1;
+        }
+    }
+
+    /// A resource is new, gone, or something else: it may meet other conditions now.
+    pub fn respec(&mut self, state: &State, id: ResourceId) {
+        if let Some((spec, selections)) = self.of_resource.remove(&id) {
+            for selection in selections {
+                if let Some(selection) = self.all.get_mut(&selection) {
+                    selection.stand(id, None);
+                }
+            }
+            if let Some(index) = self.pools.get_mut(&spec.pool) {
+                index.stand(id, None);
+                for label in askable(&spec) {
+                    if let Some(members) = index.labels.get_mut(&label) {
+                        members.remove(&id);
+                    }
+                }
+            }
+        }
+        let Some(resource) = state.resources.get(&id) else { return };
+        let standing = Standing::of(resource);
+        let index = self.pools.entry(resource.spec.pool.clone()).or_default();
+        index.stand(id, Some(standing));
+        for label in askable(&resource.spec) {
+            index.labels.entry(label).or_default().insert(id);
+        }
+        let mut meets = BTreeSet::new();
+        for selection in &index.selections {
+            if let Some(known) = self.all.get_mut(selection)
+                && known.meets(resource)
+            {
+                known.stand(id, Some(standing));
+                meets.insert(*selection);
+            }
+        }
+        self.of_resource.insert(id, (resource.spec.clone(), meets));
+    }
+
+    /// A resource is as it was, but held, free, marked or unmarked.
+    pub fn restand(&mut self, state: &State, id: ResourceId) {
+        let standing = Standing::of(state.resource(id));
+        let Some((spec, selections)) = self.of_resource.get(&id) else { return };
+        for selection in selections {
+            if let Some(selection) = self.all.get_mut(selection) {
+                selection.stand(id, Some(standing));
+            }
+        }
+        if let Some(index) = self.pools.get_mut(&spec.pool) {
+            index.stand(id, Some(standing));
+        }
+    }
+
+    /// Forgets the idle selection of the pool that was asked with longest ago, when there are too
+    /// many: conditions are the clients' to invent, memory is not theirs to fill.
+    fn evict(&mut self, pool: &Key, keep: SelectionId) {
+        let Some(index) = self.pools.get_mut(pool) else { return };
+        if index.selections.len() <= IDLE_SELECTIONS_MAX {
+            return;
+        }
+        let idle = index.selections.iter().filter_map(|id| self.all.get(id).map(|selection| (id, selection)));
+        let idle = idle.filter(|(id, selection)| selection.users == 0 && **id != keep);
+        let idle: Vec<(u64, SelectionId)> = idle.map(|(id, selection)| (selection.touched, *id)).collect();
+        if idle.len() <= IDLE_SELECTIONS_MAX {
+            return;
+        }
+        // A quarter at a time, so that the search for the oldest is no work per claim.
+        let mut oldest = idle;
+        oldest.sort_unstable();
+        for (_, id) in oldest.into_iter().take(IDLE_SELECTIONS_MAX / 4) {
+            index.selections.remove(&id);
+            let Some(gone) = self.all.remove(&id) else { continue };
+            self.by_condition.remove(&gone.condition);
+            for resource in gone.matches.keys() {
+                if let Some((_, selections)) = self.of_resource.get_mut(resource) {
+                    selections.remove(&id);
+                }
+            }
+        }
+    }
+}
+
+/// What a resource can be found by: its labels, and its name like one.
+fn askable(spec: &ResourceSpec) -> impl Iterator<Item = (Key, Value)> {
+    let name = Key::parse("name", "label").ok().map(|key| (key, Value::Text(spec.name.as_str().into())));
+    spec.labels.iter().map(|(key, value)| (key.clone(), value.clone())).chain(name)
+}
