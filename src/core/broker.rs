@@ -300,7 +300,8 @@ impl Broker {
             return;
         }
         let mut kept = Kept::default();
-        let pools = self.spread(std::mem::take(&mut self.dirty));
+        let dirty = std::mem::take(&mut self.dirty);
+        let pools = self.spread(dirty);
         let mut after: Option<Seniority> = None;
         while let Some(next) = self.next_waiting(&pools, after) {
             if !self.has_left(&pools, &kept) {

@@ -10,9 +10,11 @@
 //! ```
 
 pub mod apply;
+pub mod broker;
 pub mod cel;
 pub mod claim;
 pub mod command;
+mod decide;
 pub mod event;
 mod flow;
 pub mod fold;
@@ -22,6 +24,8 @@ pub mod limits;
 pub mod matching;
 pub mod need;
 pub mod refusal;
+pub mod schedule;
+pub mod selection;
 pub mod session;
 pub mod spelling;
 pub mod state;

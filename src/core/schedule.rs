@@ -172,9 +172,7 @@ impl<'a> Scheduler<'a> {
         };
         let Some(pin) = pin else { return Ok(Verdict::Wait) };
         let keep = match &pin {
-            Pin::Resources(picks) => {
-                picks.iter().flatten().map(|id| (*id, table.per_pick(*id).unwrap_or(1))).collect()
-            }
+            Pin::Resources(picks) => picks.iter().flatten().map(|id| (*id, table.per_pick(*id).unwrap_or(1))).collect(),
             Pin::Value(_) | Pin::Values(_) => {
                 let part = matching::most(&table.pinned(&pin), &mut steps)?;
                 table.slots(&part)
@@ -191,7 +189,9 @@ impl<'a> Scheduler<'a> {
                 known.is_some_and(Resource::is_grantable) && self.selections.get(selection).contains(*id)
             };
             let each = picks.iter().zip(ask.selections).flat_map(|(ids, id)| ids.iter().map(|r| (r, *id)));
-            return Ok(picks.len() == ask.selections.len() && each.clone().all(fits) && self.fits_slots(ask.spec, picks));
+            return Ok(picks.len() == ask.selections.len()
+                && each.clone().all(fits)
+                && self.fits_slots(ask.spec, picks));
         }
         let table = self.table(ask, Hope::Present, &Kept::default());
         matching::possible(&table.pinned(pin), steps)
@@ -333,7 +333,9 @@ impl Table<'_> {
         for supply in &mut problem.supplies {
             let inside = match pin {
                 Pin::Value(value) => supply.same.is_some_and(|index| self.same[index as usize] == *value),
-                Pin::Values(values) => supply.distinct.is_some_and(|index| values.contains(&self.distinct[index as usize])),
+                Pin::Values(values) => {
+                    supply.distinct.is_some_and(|index| values.contains(&self.distinct[index as usize]))
+                }
                 Pin::Resources(_) => true,
             };
             if !inside {

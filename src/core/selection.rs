@@ -94,6 +94,11 @@ impl Selection {
         self.grantable
     }
 
+    /// The labels its expression speaks of.
+    pub fn variables(&self) -> impl Iterator<Item = &str> {
+        self.program.iter().flat_map(Program::variables)
+    }
+
     /// Whether the resource meets the condition.
     #[must_use]
     pub fn contains(&self, id: ResourceId) -> bool {
@@ -168,6 +173,25 @@ impl Selections {
     #[must_use]
     pub fn slots_free(&self, pool: &Key) -> u64 {
         self.pools.get(pool).map_or(0, |pool| pool.slots_free)
+    }
+
+    /// Whether any resource of the pool has a label of this name.
+    #[must_use]
+    pub fn has_label(&self, pool: &Key, name: &str) -> bool {
+        let (Some(index), Ok(key)) = (self.pools.get(pool), Key::parse(name, "label")) else { return false };
+        // `false` is the least of all values.
+        let first = index.labels.range((key.clone(), Value::Bool(false))..).next();
+        first.is_some_and(|((found, _), _)| *found == key)
+    }
+
+    /// The names of the labels that resources of the pool have.
+    #[must_use]
+    pub fn labels_of(&self, pool: &Key) -> Vec<Key> {
+        let Some(index) = self.pools.get(pool) else { return Vec::new() };
+        let mut names: Vec<Key> = index.labels.keys().map(|(key, _)| key.clone()).collect();
+        names.dedup();
+        names.retain(|name| name.as_str() != "name");
+        names
     }
 
     /// The selection of a need's condition, made if nobody has asked so before. It stays at least
@@ -245,6 +269,9 @@ impl Selections {
                 for label in askable(&spec) {
                     if let Some(members) = index.labels.get_mut(&label) {
                         members.remove(&id);
+                        if members.is_empty() {
+                            index.labels.remove(&label);
+                        }
                     }
                 }
             }

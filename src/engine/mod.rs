@@ -17,5 +17,6 @@
 
 pub mod handle;
 pub mod input;
+pub mod presence;
 pub mod query;
 pub mod view;

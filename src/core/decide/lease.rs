@@ -39,13 +39,18 @@ impl Broker {
 
     /// The smallest `max_hold` of these pools, if any has one.
     pub(in crate::core) fn max_hold_ms<'a>(
-        &self, pools: impl Iterator<Item = &'a crate::core::types::Key>,
+        &self,
+        pools: impl Iterator<Item = &'a crate::core::types::Key>,
     ) -> Option<u64> {
         pools.filter_map(|pool| self.pool(pool)?.max_hold_ms).min()
     }
 
     pub(in crate::core) fn release(
-        &mut self, now: LabTime, id: LeaseId, claimant: &Claimant, outcome: Option<Outcome>,
+        &mut self,
+        now: LabTime,
+        id: LeaseId,
+        claimant: &Claimant,
+        outcome: Option<Outcome>,
     ) -> Reply {
         let Some(lease) = self.state.leases.get(&id).cloned() else { return Reply::NotHeld(id) };
         if let Err(refusal) = self.may(claimant, &lease) {
@@ -60,9 +65,7 @@ impl Broker {
         Reply::Released { lease: id, end }
     }
 
-    pub(in crate::core) fn extend(
-        &mut self, now: LabTime, id: LeaseId, claimant: &Claimant, until: LabTime,
-    ) -> Reply {
+    pub(in crate::core) fn extend(&mut self, now: LabTime, id: LeaseId, claimant: &Claimant, until: LabTime) -> Reply {
         let Some(lease) = self.state.leases.get(&id).cloned() else { return Reply::NotHeld(id) };
         if let Err(refusal) = self.may(claimant, &lease) {
             return Reply::Refused(refusal);
@@ -90,7 +93,12 @@ impl Broker {
     }
 
     pub(in crate::core) fn revoke(
-        &mut self, now: LabTime, id: LeaseId, by: Arc<str>, reason: Option<Arc<str>>, forced: bool,
+        &mut self,
+        now: LabTime,
+        id: LeaseId,
+        by: Arc<str>,
+        reason: Option<Arc<str>>,
+        forced: bool,
     ) -> Reply {
         if !self.state.leases.contains_key(&id) {
             return Reply::NotHeld(id);
@@ -121,7 +129,11 @@ impl Broker {
     }
 
     pub(in crate::core) fn secret_unavailable(
-        &mut self, now: LabTime, id: LeaseId, resource: &ResourceName, reason: Arc<str>,
+        &mut self,
+        now: LabTime,
+        id: LeaseId,
+        resource: &ResourceName,
+        reason: Arc<str>,
     ) -> Reply {
         if let Some(known) = self.state.names.get(resource).copied()
             && self.state.resource(known).marks.quarantined.is_none()
@@ -136,9 +148,7 @@ impl Broker {
     }
 
     /// Ends a lease: its resources are free, and its session too if it was only there for this.
-    pub(in crate::core) fn finish_lease(
-        &mut self, now: LabTime, id: LeaseId, end: LeaseEnd, outcome: Option<Outcome>,
-    ) {
+    pub(in crate::core) fn finish_lease(&mut self, now: LabTime, id: LeaseId, end: LeaseEnd, outcome: Option<Outcome>) {
         let lease = self.state.lease(id).clone();
         self.emit(now, Event::LeaseEnded { lease: id, end, outcome });
         let held = lease.picks.iter().map(|pick| pick.resource).filter(|held| !lease.freed.contains(held));
@@ -168,7 +178,11 @@ impl Broker {
     }
 
     pub(in crate::core) fn may_act(
-        &self, claimant: &Claimant, session: crate::core::types::SessionId, owner: &Arc<str>, what: &str,
+        &self,
+        claimant: &Claimant,
+        session: crate::core::types::SessionId,
+        owner: &Arc<str>,
+        what: &str,
     ) -> Result<(), Refusal> {
         let secret = self.state.sessions.get(&session).map(|session| &session.secret);
         let by_key = claimant.key.is_some() && claimant.key.as_ref() == secret;

@@ -15,7 +15,12 @@ use crate::core::types::{ClaimId, LabTime, Owner, ResourceId, SessionId};
 
 impl Broker {
     pub(in crate::core) fn open_session(
-        &mut self, now: LabTime, owner: Owner, ttl: TtlAsk, secret: SecretHash, kind: SessionKind,
+        &mut self,
+        now: LabTime,
+        owner: Owner,
+        ttl: TtlAsk,
+        secret: SecretHash,
+        kind: SessionKind,
     ) -> Reply {
         if self.state.sessions.len() >= self.limits.sessions_max {
             let message = format!(
