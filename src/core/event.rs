@@ -202,6 +202,8 @@ pub enum Event {
     LeaseEnded {
         /// Which.
         lease: LeaseId,
+        /// Whose it was.
+        session: SessionId,
         /// How.
         end: LeaseEnd,
         /// What the runner said of its work.

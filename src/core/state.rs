@@ -254,7 +254,7 @@ impl State {
                 }
                 self.change_lease(*lease, |lease| lease.freed.extend(resources));
             }
-            Event::LeaseEnded { lease, end, outcome } => {
+            Event::LeaseEnded { lease, end, outcome, .. } => {
                 let gone = self.remove_lease(*lease);
                 let record = EndedRecord { at, end: end.clone(), outcome: *outcome };
                 self.changed.ended.push((*lease, record));

@@ -51,6 +51,7 @@ pub struct Presence {
     /// Endings known to be committed, since when, by session.
     endings: BTreeMap<SessionId, BTreeMap<LeaseId, BootTime>>,
     ending_watch: BTreeSet<(BootTime, SessionId, LeaseId)>,
+    ending_of: BTreeMap<LeaseId, SessionId>,
     /// Everyone is taken to have been heard of at this moment at least: a start, or a loop that
     /// stood still.
     floor: BootTime,
@@ -83,7 +84,9 @@ impl Presence {
                 self.ttls.remove(&gone.ttl_ms);
             }
         }
-        self.endings.remove(&id);
+        for lease in self.endings.remove(&id).into_iter().flatten() {
+            self.ending_of.remove(&lease.0);
+        }
     }
 
     /// Sessions known.
@@ -133,6 +136,12 @@ impl Presence {
     pub fn is_current(&self, id: SessionId, socket: SocketId) -> bool {
         let current = self.sessions.get(&id).and_then(|present| present.socket.as_ref());
         current.is_some_and(|(known, _)| *known == socket)
+    }
+
+    /// The session's current socket.
+    #[must_use]
+    pub fn socket(&self, id: SessionId) -> Option<SocketId> {
+        self.sessions.get(&id)?.socket.as_ref().map(|(socket, _)| *socket)
     }
 
     /// Whether the session's socket is up.
@@ -188,11 +197,13 @@ impl Presence {
         let Some(present) = self.sessions.get(&session) else { return };
         if self.endings.entry(session).or_default().insert(lease, at).is_none() {
             self.ending_watch.insert((at.plus(present.ttl_ms), session, lease));
+            self.ending_of.insert(lease, session);
         }
     }
 
     /// A lease is over.
-    pub fn ended(&mut self, session: SessionId, lease: LeaseId) {
+    pub fn ended(&mut self, lease: LeaseId) {
+        let Some(session) = self.ending_of.remove(&lease) else { return };
         if let Some(leases) = self.endings.get_mut(&session) {
             leases.remove(&lease);
             if leases.is_empty() {
@@ -396,7 +407,7 @@ mod tests {
         presence.promise(S, at(2_900), 5_000, 3);
         assert_eq!(presence.next_ending_over(at(3_000)), None);
         assert_eq!(presence.next_ending_over(at(7_900)), Some(L));
-        presence.ended(S, L);
+        presence.ended(L);
         assert_eq!(presence.next_ending_over(at(60_000)), None);
     }
 

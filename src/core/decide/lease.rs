@@ -150,7 +150,7 @@ impl Broker {
     /// Ends a lease: its resources are free, and its session too if it was only there for this.
     pub(in crate::core) fn finish_lease(&mut self, now: LabTime, id: LeaseId, end: LeaseEnd, outcome: Option<Outcome>) {
         let lease = self.state.lease(id).clone();
-        self.emit(now, Event::LeaseEnded { lease: id, end, outcome });
+        self.emit(now, Event::LeaseEnded { lease: id, session: lease.session, end, outcome });
         let held = lease.picks.iter().map(|pick| pick.resource).filter(|held| !lease.freed.contains(held));
         let held: std::collections::BTreeSet<ResourceId> = held.collect();
         self.freed(now, held);

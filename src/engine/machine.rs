@@ -1,0 +1,580 @@
+//! The engine as a state machine without I/O: inputs and the time go in, a batch to commit and
+//! things to tell come out.
+//!
+//! ```text
+//!   input(at, …)      as often as something comes in
+//!   step(at)          when no commit is under way ─▶ maybe a Batch to commit
+//!   committed(at)     the batch is durable        ─▶ what was computed after it may leave
+//!   store_failed(…)   it is not known to be       ─▶ nothing of it leaves; then
+//!   resolved(…)         it was there after all, or the books are read anew without it
+//!   take_outputs()    what may be told now
+//! ```
+//!
+//! Between `step` and `committed` presence goes on: signs of life are counted and renewals
+//! answered. Everything else gathers for the next batch.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use tokio::sync::oneshot;
+
+use super::held::{Held, Output};
+use super::input::{Call, Input, LastRead, Notice, Outgoing, SocketId, Told};
+use super::presence::Presence;
+use super::view::{LabClock, Seen, View};
+use crate::clock::BootTime;
+use crate::core::broker::Broker;
+use crate::core::command::Command;
+use crate::core::event::Event;
+use crate::core::limits::{Limits, RETURN_GRACE_MS_MAX};
+use crate::core::session::SessionEnd;
+use crate::core::tables::{Batch, Tables};
+use crate::core::types::{LabTime, SessionId};
+use crate::protocol::call::StoreNotice;
+use crate::protocol::error::{CloseReason, RpcError, code};
+
+/// Calls and commands that gather while a batch is committed. One more is answered `overloaded`:
+/// nothing was decided, so it may be repeated.
+pub const GATHERED_MAX: usize = 16_384;
+/// Inputs that one batch takes at most, so that its commit stays short.
+const BATCH_INPUTS_MAX: usize = 2_048;
+/// How long a planned stop waits for sessions to renew, milliseconds.
+const STOP_WAIT_MS: u64 = 5_000;
+/// How often changed places in the queue are told at most, milliseconds.
+const PLACES_EVERY_MS: u64 = 1_000;
+
+/// What an operator sets.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bounds of the core.
+    pub limits: Limits,
+    /// The longer promise of a planned stop, milliseconds.
+    pub restart_grace_ms: u64,
+}
+
+/// What is known of a socket.
+pub(super) struct Socket {
+    pub(super) session: Option<SessionId>,
+    pub(super) read: LastRead,
+}
+
+/// A waiting claim as the places task looks at it.
+#[derive(Clone, Debug)]
+pub struct Waiting {
+    /// The claim.
+    pub claim: Arc<crate::core::claim::Claim>,
+    /// Where its session is reached.
+    pub socket: Option<SocketId>,
+}
+
+/// The planned stop, under way.
+struct Stop {
+    since: BootTime,
+    done: Option<oneshot::Sender<()>>,
+    renewed: BTreeSet<SessionId>,
+}
+
+/// The engine without its I/O.
+pub struct Machine {
+    pub(super) broker: Broker,
+    pub(super) presence: Presence,
+    pub(super) sockets: BTreeMap<SocketId, Socket>,
+    pub(super) options: Options,
+    pub(super) held: Held,
+    gathered: VecDeque<Input>,
+    /// Cleanly closed sessions whose end is in the batch under way.
+    closing: Vec<SessionId>,
+    pub(super) closed_now: Vec<SessionId>,
+    in_flight: bool,
+    failure: Option<Arc<str>>,
+    batch: u64,
+    last_event: u64,
+    pub(super) renewals: u64,
+    stop: Option<Stop>,
+    return_grace_until: Option<BootTime>,
+    places_due: bool,
+    places_told: BootTime,
+    serving_since: BootTime,
+    lab_base: LabTime,
+    boot_base: BootTime,
+    pub(super) clock: LabClock,
+}
+
+impl Machine {
+    /// Takes the books over at `at`. The first step makes the batch that says so.
+    ///
+    /// # Errors
+    /// In words, where the tables contradict each other.
+    pub fn new(tables: &Tables, options: Options, at: BootTime, wall_ms: i64) -> Result<Self, String> {
+        let broker = Broker::new(tables, options.limits.clone())?;
+        // What passed while no process ran is the wall clock's to say, and never less than nothing.
+        let passed = u64::try_from(wall_ms.saturating_sub(tables.wall_ms)).unwrap_or(0);
+        let lab_base = if tables.batch == 0 { LabTime(0) } else { tables.lab.now.plus(passed) };
+        let mut machine = Self {
+            broker,
+            presence: Presence::new(at),
+            sockets: BTreeMap::new(),
+            options,
+            held: Held::default(),
+            gathered: VecDeque::new(),
+            closing: Vec::new(),
+            closed_now: Vec::new(),
+            in_flight: false,
+            failure: None,
+            batch: tables.batch,
+            last_event: tables.last_event,
+            renewals: 0,
+            stop: None,
+            return_grace_until: None,
+            places_due: false,
+            places_told: at,
+            serving_since: at,
+            lab_base,
+            boot_base: at,
+            clock: LabClock { now: lab_base, wall_ms },
+        };
+        machine.meet_sessions(at);
+        machine.broker.decide(lab_base, Command::Start);
+        machine.return_grace_until = Some(at.plus(RETURN_GRACE_MS_MAX));
+        // The number of renewals grows over restarts: the term is its upper half.
+        machine.renewals = machine.broker.state().lab.term << 32;
+        Ok(machine)
+    }
+
+    /// Everyone gets a full ttl from here: connections are accepted.
+    pub fn accepting(&mut self, at: BootTime) {
+        self.presence.accept_from(at);
+        self.return_grace_until = Some(at.plus(RETURN_GRACE_MS_MAX));
+        self.serving_since = at;
+    }
+
+    /// The books, to look at.
+    #[must_use]
+    pub const fn broker(&self) -> &Broker {
+        &self.broker
+    }
+
+    /// The number of the last event that is made; durable unless a commit is under way.
+    #[must_use]
+    pub const fn last_event(&self) -> u64 {
+        self.last_event
+    }
+
+    /// What the store said when it failed, while it fails.
+    #[must_use]
+    pub const fn failure(&self) -> Option<&Arc<str>> {
+        self.failure.as_ref()
+    }
+
+    /// Whether a planned stop is under way.
+    #[must_use]
+    pub const fn is_stopping(&self) -> bool {
+        self.stop.is_some()
+    }
+
+    /// Takes an input. What is presence's alone is done at once; the rest gathers.
+    pub fn input(&mut self, at: BootTime, input: Input) {
+        match input {
+            Input::Attach { socket, last_read, .. } => {
+                self.sockets.insert(socket, Socket { session: None, read: last_read });
+            }
+            Input::Alive { socket, at } => self.heard(socket, at),
+            Input::Call { socket, at: read_at, id, call: Call::Renew { renewal } } if self.stop.is_none() => {
+                self.heard(socket, read_at);
+                self.renew(socket, id, renewal);
+            }
+            Input::Call { socket, at, id, call } => {
+                self.heard(socket, at);
+                if self.failure.is_some() || self.gathered.len() >= GATHERED_MAX {
+                    let error = self.busy();
+                    self.held.tell_socket(socket, id, Err(error));
+                } else {
+                    self.gathered.push_back(Input::Call { socket, at, id, call });
+                }
+            }
+            Input::Command { answer, .. } | Input::Keyed { answer, .. }
+                if self.failure.is_some() || self.gathered.len() >= GATHERED_MAX =>
+            {
+                let error = self.busy();
+                self.held.tell_now(Output::Told(answer, Err(error)));
+            }
+            Input::Read(_) if self.gathered.len() >= GATHERED_MAX => {}
+            Input::Stop { done } => self.begin_stop(at, done),
+            other => self.gathered.push_back(other),
+        }
+    }
+
+    /// Does what has gathered and what time has brought about. Answers a batch when something
+    /// changed; until it is committed nothing computed from it leaves.
+    ///
+    /// # Panics
+    /// When a batch is under way: there is one writer and one batch at a time.
+    pub fn step(&mut self, at: BootTime, wall_ms: i64) -> Option<Batch> {
+        assert!(!self.in_flight, "a step was made while batch {} is being committed", self.batch);
+        self.tell_time(at, wall_ms);
+        self.presence.tick(at);
+        if self.failure.is_some() {
+            self.answer_readings(at);
+            self.pass_time(at);
+            return None;
+        }
+        for _ in 0..BATCH_INPUTS_MAX {
+            let Some(input) = self.gathered.pop_front() else { break };
+            self.take(at, input);
+        }
+        self.pass_time(at);
+        let (events, tables) = self.broker.take_batch();
+        if events.is_empty() {
+            self.held.release();
+            return None;
+        }
+        self.places_due |= events.iter().any(moves_places);
+        Some(self.batch_of(events, tables, wall_ms))
+    }
+
+    /// A batch without events, to see whether the store takes anything.
+    pub fn probe(&mut self, wall_ms: i64) -> Batch {
+        let (events, tables) = self.broker.take_batch();
+        self.batch_of(events, tables, wall_ms)
+    }
+
+    fn batch_of(&mut self, events: Vec<Event>, tables: crate::core::tables::TableChanges, wall_ms: i64) -> Batch {
+        self.in_flight = true;
+        self.batch += 1;
+        let first_event = self.last_event + 1;
+        self.last_event += events.len() as u64;
+        self.closing = std::mem::take(&mut self.closed_now);
+        self.held.seal();
+        Batch { number: self.batch, at: self.clock.now, wall_ms, first_event, events, tables }
+    }
+
+    /// The batch under way is durable.
+    pub fn committed(&mut self, at: BootTime, batch: &Batch) {
+        self.in_flight = false;
+        self.closing.clear();
+        for event in &batch.events {
+            self.know_durable(at, event);
+        }
+        self.held.release_sealed();
+        if self.failure.take().is_some() {
+            self.decide_quietly(Command::StoreWorks(true));
+            self.tell_store(true, "the store works again");
+        }
+        self.check_stop(at);
+    }
+
+    /// The batch under way is not known to be durable, or a probe failed. Nothing of it is told;
+    /// calls are answered `unavailable` until [`Machine::resolved`] and a successful probe.
+    pub fn store_failed(&mut self, message: &str) {
+        let first = self.failure.is_none();
+        self.failure = Some(message.into());
+        self.refuse_gathered();
+        if first {
+            self.tell_store(false, "the broker's store fails: nothing new is granted until it works again; leases are kept");
+        }
+    }
+
+    /// The store is open again and `tables` is what is in it. Where the batch under way is in it,
+    /// what was computed from it may leave; else the books are as they were before it.
+    ///
+    /// # Errors
+    /// In words, where the tables contradict each other.
+    pub fn resolved(&mut self, at: BootTime, batch: &Batch, tables: &Tables) -> Result<(), String> {
+        self.in_flight = false;
+        if tables.batch == batch.number {
+            self.closing.clear();
+            for event in &batch.events {
+                self.know_durable(at, event);
+            }
+            self.held.release_sealed();
+            return Ok(());
+        }
+        self.broker = Broker::new(tables, self.options.limits.clone())?;
+        self.broker.decide(self.clock.now, Command::StoreWorks(false));
+        self.batch = tables.batch;
+        self.last_event = tables.last_event;
+        self.held.refuse_sealed(&unavailable());
+        self.presence.undo_expiries(at);
+        self.meet_sessions(at);
+        self.rebind();
+        for session in std::mem::take(&mut self.closing) {
+            // Its client is gone and will not ask again.
+            self.decide_quietly(Command::EndSession { session, end: SessionEnd::Closed });
+        }
+        Ok(())
+    }
+
+    /// What may be told now.
+    pub fn take_outputs(&mut self) -> Vec<Output> {
+        self.held.take()
+    }
+
+    /// Waiting claims, when places may have changed and were not told for a while.
+    pub fn take_places(&mut self, at: BootTime) -> Option<Vec<Waiting>> {
+        if !self.places_due || self.in_flight || at.since(self.places_told) < PLACES_EVERY_MS {
+            return None;
+        }
+        self.places_due = false;
+        self.places_told = at;
+        let state = self.broker.state();
+        let sockets: BTreeMap<SessionId, SocketId> =
+            self.sockets.iter().filter_map(|(id, socket)| Some((socket.session?, *id))).collect();
+        let in_order = state.queue.iter().filter_map(|seniority| state.claims.get(&seniority.claim));
+        let waiting = in_order.map(|claim| Waiting { claim: claim.clone(), socket: sockets.get(&claim.session).copied() });
+        Some(waiting.collect())
+    }
+
+    /// When to step next though nothing comes in, on this process's clock.
+    #[must_use]
+    pub fn next_wake(&self, at: BootTime) -> BootTime {
+        let mut next = at.plus(self.presence.tick_every_ms());
+        next = self.presence.next_due().map_or(next, |due| due.min(next));
+        if let Some(lab) = self.broker.next_deadline() {
+            next = next.min(at.plus(lab.since(self.lab_now(at))));
+        }
+        next.max(at.plus(1))
+    }
+
+    /// Whether something has gathered that a step would take.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !self.gathered.is_empty() && self.failure.is_none()
+    }
+
+    /// Lab time at a moment of this process's clock.
+    #[must_use]
+    pub fn lab_now(&self, at: BootTime) -> LabTime {
+        self.lab_base.plus(at.since(self.boot_base))
+    }
+
+    fn tell_time(&mut self, at: BootTime, wall_ms: i64) {
+        self.clock = LabClock { now: self.lab_now(at).max(self.clock.now), wall_ms };
+    }
+
+    /// Does what the time has brought about: expiries, endings, deadlines, the stop's patience.
+    fn pass_time(&mut self, at: BootTime) {
+        if self.return_grace_until.is_some_and(|until| at >= until) {
+            self.return_grace_until = None;
+            self.broker.decide(self.clock.now, Command::ReturnGraceOver);
+        }
+        if self.failure.is_none() {
+            while let Some(session) = self.presence.next_expired(at) {
+                self.decide_quietly(Command::EndSession { session, end: SessionEnd::Expired });
+            }
+            while let Some(lease) = self.presence.next_ending_over(at) {
+                self.decide_quietly(Command::EndingOver(lease));
+            }
+            if self.broker.next_deadline().is_some_and(|due| due <= self.clock.now) {
+                self.decide_quietly(Command::Tick);
+            }
+        }
+        self.check_stop(at);
+    }
+
+    fn take(&mut self, at: BootTime, input: Input) {
+        match input {
+            Input::Call { socket, at: read_at, id, call } => self.call(socket, read_at, id, call),
+            Input::Detach { socket, clean } => self.detach(socket, clean),
+            Input::Command { command, answer } => self.command(*command, answer),
+            Input::Keyed { at, key, call, answer } => self.keyed(at, &key, call, answer),
+            Input::Read(reading) => {
+                let release = self.view(at, reading);
+                self.held.hold(Output::Release(release, Ok(())));
+            }
+            Input::Attach { .. } | Input::Alive { .. } | Input::Stop { .. } => self.input(at, input),
+        }
+    }
+
+    /// While the store fails the books are what is durable: they can be read.
+    fn answer_readings(&mut self, at: BootTime) {
+        for input in std::mem::take(&mut self.gathered) {
+            match input {
+                Input::Read(reading) => {
+                    let release = self.view(at, reading);
+                    self.held.tell_now(Output::Release(release, Ok(())));
+                }
+                other => self.gathered.push_back(other),
+            }
+        }
+    }
+
+    fn view(
+        &self, at: BootTime, reading: Box<dyn FnOnce(&View<'_>) -> super::input::Release + Send>,
+    ) -> super::input::Release {
+        let presence = |session| Seen {
+            last_seen_ms: self.presence.last_seen_ms(session, at),
+            connected: self.presence.is_connected(session),
+        };
+        reading(&View {
+            state: self.broker.state(),
+            selections: self.broker.selections(),
+            presence: &presence,
+            clock: self.clock,
+            batch: self.batch,
+            store_failure: self.failure.as_deref(),
+            stopping: self.stop.is_some(),
+            serving_since: self.serving_since,
+            boot_now: at,
+        })
+    }
+
+    /// A command of the engine's own: nobody waits for its answer, but holders are told what
+    /// came of it.
+    pub(super) fn decide_quietly(&mut self, command: Command) {
+        let before = self.broker.events().len();
+        self.broker.decide(self.clock.now, command);
+        self.tell_events(before, None);
+    }
+
+    fn detach(&mut self, socket: SocketId, clean: bool) {
+        let Some(gone) = self.sockets.remove(&socket) else { return };
+        let Some(session) = gone.session else { return };
+        if !self.presence.detach(session, socket) {
+            return;
+        }
+        if clean {
+            self.closed_now.push(session);
+            self.decide_quietly(Command::EndSession { session, end: SessionEnd::Closed });
+        } else if self.stop.is_none() {
+            self.decide_quietly(Command::SessionDown(session));
+        }
+        self.renewed_in_stop(session);
+    }
+
+    fn heard(&mut self, socket: SocketId, at: BootTime) {
+        let session = self.sockets.get(&socket).and_then(|known| known.session);
+        if let Some(session) = session.filter(|session| self.presence.is_current(*session, socket)) {
+            self.presence.heard(session, at);
+        }
+    }
+
+    /// What becomes true only once a batch is durable: endings begin to run, sessions are gone.
+    fn know_durable(&mut self, at: BootTime, event: &Event) {
+        match event {
+            Event::SessionEnded { session, .. } => self.forget_session(*session),
+            Event::LeaseEnding { lease, .. } => {
+                if let Some(session) = self.broker.state().leases.get(lease).map(|lease| lease.session) {
+                    self.presence.ending(session, *lease, at);
+                }
+            }
+            Event::LeaseEnded { lease, .. } => self.presence.ended(*lease),
+            _ => {}
+        }
+    }
+
+    fn forget_session(&mut self, session: SessionId) {
+        let socket = self.presence.socket(session);
+        self.presence.remove(session);
+        self.renewed_in_stop(session);
+        let Some(socket) = socket else { return };
+        if let Some(bound) = self.sockets.get_mut(&socket) {
+            bound.session = None;
+        }
+        let text = "the session has ended: open a new one".to_owned();
+        self.held.tell_now(Output::Socket(socket, Outgoing::Close { reason: CloseReason::SessionEnded, text }));
+    }
+
+    /// Presence of every session on the books, and of nobody else.
+    fn meet_sessions(&mut self, at: BootTime) {
+        let gone: Vec<SessionId> =
+            self.presence.known().filter(|id| !self.broker.state().sessions.contains_key(id)).collect();
+        gone.into_iter().for_each(|id| self.presence.remove(id));
+        for session in self.broker.state().sessions.values() {
+            if !self.presence.knows(session.id) {
+                self.presence.add(session.id, session.ttl_ms, at, session.promise_ms);
+            }
+        }
+        for lease in self.broker.state().leases.values().filter(|lease| lease.ending.is_some()) {
+            self.presence.ending(lease.session, lease.id, at);
+        }
+    }
+
+    /// Tells new books which sessions' sockets are up.
+    fn rebind(&mut self) {
+        let mut up = Vec::new();
+        for (id, socket) in &mut self.sockets {
+            let Some(session) = socket.session else { continue };
+            if self.presence.is_current(session, *id) {
+                up.push(session);
+            } else {
+                socket.session = None;
+            }
+        }
+        for session in up {
+            self.broker.decide(self.clock.now, Command::SessionUp(session));
+        }
+    }
+
+    fn busy(&self) -> RpcError {
+        match &self.failure {
+            Some(_) => unavailable(),
+            None => RpcError::new(code::OVERLOADED, "more requests wait than the broker holds: repeat it a little later"),
+        }
+    }
+
+    /// What cannot be done while the store fails is answered now; drops and clean closes wait.
+    fn refuse_gathered(&mut self) {
+        for input in std::mem::take(&mut self.gathered) {
+            match input {
+                Input::Call { socket, id, .. } => self.held.tell_socket(socket, id, Err(unavailable())),
+                Input::Command { answer, .. } | Input::Keyed { answer, .. } => {
+                    self.held.tell_now(Output::Told(answer, Err(unavailable())));
+                }
+                other => self.gathered.push_back(other),
+            }
+        }
+    }
+
+    fn tell_store(&mut self, working: bool, message: &str) {
+        let sockets: Vec<SocketId> =
+            self.sockets.iter().filter(|(_, socket)| socket.session.is_some()).map(|(id, _)| *id).collect();
+        for socket in sockets {
+            let notice = Notice::Store(StoreNotice { working, message: message.to_owned() });
+            self.held.tell_now(Output::Socket(socket, Outgoing::Notice(notice)));
+        }
+    }
+
+    fn begin_stop(&mut self, at: BootTime, done: oneshot::Sender<()>) {
+        self.broker.decide(self.clock.now, Command::StopGranting);
+        self.stop = Some(Stop { since: at, done: Some(done), renewed: BTreeSet::new() });
+        let sockets: Vec<SocketId> =
+            self.sockets.iter().filter(|(_, socket)| socket.session.is_some()).map(|(id, _)| *id).collect();
+        for socket in sockets {
+            self.held.tell_now(Output::Socket(socket, Outgoing::Notice(Notice::RenewNow)));
+        }
+        self.check_stop(at);
+    }
+
+    pub(super) fn renewed_in_stop(&mut self, session: SessionId) {
+        if let Some(stop) = &mut self.stop {
+            stop.renewed.insert(session);
+        }
+    }
+
+    /// The stop may proceed when everybody who is there has renewed, or has had the time to.
+    fn check_stop(&mut self, at: BootTime) {
+        let Some(stop) = &mut self.stop else { return };
+        let waiting = self.sockets.values().filter_map(|socket| socket.session);
+        let all = waiting.into_iter().all(|session| stop.renewed.contains(&session));
+        let over = at.since(stop.since) >= STOP_WAIT_MS;
+        if (over || (all && !self.in_flight && self.gathered.is_empty()))
+            && let Some(done) = stop.done.take()
+        {
+            self.held.tell_now(Output::Stopped(done));
+        }
+    }
+
+    pub(super) fn told_done(&self) -> Told {
+        Told::Done(crate::protocol::call::Done { now: self.clock.now.0, now_time: self.clock.now_time() })
+    }
+}
+
+pub(super) fn unavailable() -> RpcError {
+    let message = "the broker's store fails at present: this was not done; repeat it with the same request_id";
+    RpcError::new(code::UNAVAILABLE, message)
+}
+
+/// Whether an event may have changed somebody's place in the queue.
+const fn moves_places(event: &Event) -> bool {
+    matches!(event, Event::ClaimQueued { .. } | Event::ClaimEnded { .. } | Event::LeaseGranted { .. })
+}
