@@ -31,3 +31,5 @@ pub mod spelling;
 pub mod state;
 pub mod tables;
 pub mod types;
+
+pub use decide::KEYED_REQUEST;

@@ -15,9 +15,7 @@ use crate::core::event::Event;
 use crate::core::refusal::{Code, Refusal};
 use crate::core::session::{OpenRequest, RequestEnd, SecretHash, SessionEnd, SessionKind};
 use crate::core::types::{LeaseId, SessionId};
-use crate::protocol::call::{
-    Done, LeaseEndingNotice, LeaseReleased, SessionOpened, SessionRenewed, SessionState,
-};
+use crate::protocol::call::{Done, LeaseEndingNotice, LeaseReleased, SessionOpened, SessionRenewed, SessionState};
 use crate::protocol::error::{CloseReason, RpcError, code};
 use crate::protocol::info::{ApplyInfo, ChangeInfo, ClaimInfo, EndingInfo};
 use crate::protocol::rpc::Id;
@@ -123,7 +121,8 @@ impl Machine {
                 self.bind(socket, session);
                 let renewed = self.promise_of(session, ttl_ms);
                 let state = SessionState { claims: Vec::new(), now: self.clock.now.0, now_time: self.clock.now_time() };
-                let opened = SessionOpened { session: session.0, secret: Some(secret.to_owned()), ttl_ms, renewed, state };
+                let opened =
+                    SessionOpened { session: session.0, secret: Some(secret.to_owned()), ttl_ms, renewed, state };
                 Ok(Answer::Opened(Box::new(opened), BTreeMap::new()))
             }
             other => Err(unexpected(other)),
@@ -131,7 +130,13 @@ impl Machine {
     }
 
     fn resume(
-        &mut self, socket: SocketId, at: BootTime, session: SessionId, hash: &SecretHash, instance: &str, renewal: u64,
+        &mut self,
+        socket: SocketId,
+        at: BootTime,
+        session: SessionId,
+        hash: &SecretHash,
+        instance: &str,
+        renewal: u64,
     ) -> Result<Answer, RpcError> {
         let ttl_ms = self.may_resume(session, hash)?;
         let known = &self.broker.state().sessions[&session];
@@ -161,7 +166,8 @@ impl Machine {
             );
             RpcError::new(code::SESSION_GONE, message)
         };
-        let known = self.broker.state().sessions.get(&session).filter(|known| known.secret == *hash).ok_or_else(gone)?;
+        let known =
+            self.broker.state().sessions.get(&session).filter(|known| known.secret == *hash).ok_or_else(gone)?;
         self.presence.renewable(session).ok_or_else(gone)?;
         Ok(known.ttl_ms)
     }
@@ -339,7 +345,8 @@ impl Machine {
             let message = format!("lease {lease} has ended: acquire again");
             return RpcError::new(Code::LeaseEnded.as_str(), message);
         }
-        let message = format!("there is no lease {lease} that this session holds: `leasehold lease ls` lists those held");
+        let message =
+            format!("there is no lease {lease} that this session holds: `leasehold lease ls` lists those held");
         RpcError::new(Code::NotFound.as_str(), message)
     }
 
@@ -370,7 +377,11 @@ impl Machine {
     }
 
     pub(super) fn keyed(
-        &mut self, at: BootTime, key: &SecretHash, call: KeyedCall, answer: oneshot::Sender<Result<Told, RpcError>>,
+        &mut self,
+        at: BootTime,
+        key: &SecretHash,
+        call: KeyedCall,
+        answer: oneshot::Sender<Result<Told, RpcError>>,
     ) {
         let known = self.broker.state().keys.get(key).copied();
         if let Some(session) = known.filter(|session| self.presence.renewable(*session).is_some()) {
@@ -381,7 +392,11 @@ impl Machine {
     }
 
     fn keyed_call(
-        &mut self, at: BootTime, key: &SecretHash, call: KeyedCall, known: Option<SessionId>,
+        &mut self,
+        at: BootTime,
+        key: &SecretHash,
+        call: KeyedCall,
+        known: Option<SessionId>,
     ) -> Result<Told, RpcError> {
         let key = key.clone();
         if let KeyedCall::Acquire { request_id, owner, ttl_ms, spec } = call {
@@ -495,7 +510,9 @@ impl Machine {
 /// A refusal of the core as it stands on the wire.
 #[must_use]
 pub fn refused(refusal: &Refusal) -> RpcError {
-    query::refusal_error(refusal)
+    let mut error = RpcError::new(refusal.code.as_str(), refusal.message.as_ref());
+    error.data.need = refusal.need.as_deref().map(str::to_owned);
+    error
 }
 
 /// Whether the reply to a call of `asker` tells it what the event would.

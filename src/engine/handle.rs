@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::input::{Input, KeyedCall, LastRead, Outgoing, SocketId, Told};
+use super::metrics::Metrics;
 use super::view::View;
 use crate::clock::BootTime;
 use crate::core::command::Command;
@@ -33,11 +34,26 @@ pub struct Handle {
     inputs: mpsc::Sender<Input>,
     sockets: Arc<AtomicU64>,
     health: watch::Receiver<Health>,
+    metrics: Arc<Metrics>,
 }
 
 impl Handle {
-    pub(crate) fn new(inputs: mpsc::Sender<Input>, health: watch::Receiver<Health>) -> Self {
-        Self { inputs, sockets: Arc::new(AtomicU64::new(1)), health }
+    pub(crate) fn new(inputs: mpsc::Sender<Input>, health: watch::Receiver<Health>, metrics: Arc<Metrics>) -> Self {
+        Self { inputs, sockets: Arc::new(AtomicU64::new(1)), health, metrics }
+    }
+
+    /// What the engine counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Says that connections are accepted from now on: every session has a full ttl from here.
+    ///
+    /// # Errors
+    /// When the engine is gone.
+    pub async fn accepting(&self) -> Result<(), RpcError> {
+        self.send(Input::Accepting).await
     }
 
     /// Makes a new socket known, with room for `outbound_max` messages that it has not sent yet.

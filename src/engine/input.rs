@@ -97,6 +97,8 @@ pub enum Input {
     },
     /// A question to the books, answered when what it saw is durable.
     Read(Box<dyn FnOnce(&super::view::View<'_>) -> Release + Send>),
+    /// Connections are accepted from now on.
+    Accepting,
     /// The planned stop begins: no more grants, sessions are asked to renew.
     Stop {
         /// Told when every session has renewed or 5 s are over, and all is stored.

@@ -160,6 +160,12 @@ impl Machine {
         self.last_event
     }
 
+    /// Lab time with its twin, as of the last step.
+    #[must_use]
+    pub const fn clock(&self) -> LabClock {
+        self.clock
+    }
+
     /// What the store said when it failed, while it fails.
     #[must_use]
     pub const fn failure(&self) -> Option<&Arc<str>> {
@@ -179,6 +185,7 @@ impl Machine {
                 self.sockets.insert(socket, Socket { session: None, read: last_read });
             }
             Input::Alive { socket, at } => self.heard(socket, at),
+            Input::Accepting => self.accepting(at),
             Input::Call { socket, at: read_at, id, call: Call::Renew { renewal } } if self.stop.is_none() => {
                 self.heard(socket, read_at);
                 self.renew(socket, id, renewal);
@@ -270,7 +277,10 @@ impl Machine {
         self.failure = Some(message.into());
         self.refuse_gathered();
         if first {
-            self.tell_store(false, "the broker's store fails: nothing new is granted until it works again; leases are kept");
+            self.tell_store(
+                false,
+                "the broker's store fails: nothing new is granted until it works again; leases are kept",
+            );
         }
     }
 
@@ -320,7 +330,8 @@ impl Machine {
         let sockets: BTreeMap<SessionId, SocketId> =
             self.sockets.iter().filter_map(|(id, socket)| Some((socket.session?, *id))).collect();
         let in_order = state.queue.iter().filter_map(|seniority| state.claims.get(&seniority.claim));
-        let waiting = in_order.map(|claim| Waiting { claim: claim.clone(), socket: sockets.get(&claim.session).copied() });
+        let waiting =
+            in_order.map(|claim| Waiting { claim: claim.clone(), socket: sockets.get(&claim.session).copied() });
         Some(waiting.collect())
     }
 
@@ -381,7 +392,7 @@ impl Machine {
                 let release = self.view(at, reading);
                 self.held.hold(Output::Release(release, Ok(())));
             }
-            Input::Attach { .. } | Input::Alive { .. } | Input::Stop { .. } => self.input(at, input),
+            Input::Attach { .. } | Input::Alive { .. } | Input::Accepting | Input::Stop { .. } => self.input(at, input),
         }
     }
 
@@ -399,7 +410,9 @@ impl Machine {
     }
 
     fn view(
-        &self, at: BootTime, reading: Box<dyn FnOnce(&View<'_>) -> super::input::Release + Send>,
+        &self,
+        at: BootTime,
+        reading: Box<dyn FnOnce(&View<'_>) -> super::input::Release + Send>,
     ) -> super::input::Release {
         let presence = |session| Seen {
             last_seen_ms: self.presence.last_seen_ms(session, at),
@@ -407,7 +420,6 @@ impl Machine {
         };
         reading(&View {
             state: self.broker.state(),
-            selections: self.broker.selections(),
             presence: &presence,
             clock: self.clock,
             batch: self.batch,
@@ -508,7 +520,9 @@ impl Machine {
     fn busy(&self) -> RpcError {
         match &self.failure {
             Some(_) => unavailable(),
-            None => RpcError::new(code::OVERLOADED, "more requests wait than the broker holds: repeat it a little later"),
+            None => {
+                RpcError::new(code::OVERLOADED, "more requests wait than the broker holds: repeat it a little later")
+            }
         }
     }
 

@@ -15,8 +15,15 @@
 //! after and leaves when that batch is durable. Answers to `session.renew` come from presence
 //! and wait for no batch.
 
+mod calls;
 pub mod handle;
+pub mod held;
 pub mod input;
+pub mod machine;
+pub mod metrics;
 pub mod presence;
 pub mod query;
+mod task;
 pub mod view;
+
+pub use task::{EngineError, start};

@@ -1,7 +1,6 @@
 //! What a question may see: the books, the presence of the sessions, and the clock.
 
 use crate::clock::BootTime;
-use crate::core::selection::Selections;
 use crate::core::state::State;
 use crate::core::types::{LabTime, SessionId};
 use crate::units::rfc3339;
@@ -11,8 +10,6 @@ use crate::units::rfc3339;
 pub struct View<'a> {
     /// The books.
     pub state: &'a State,
-    /// The index over them.
-    pub selections: &'a Selections,
     /// What the engine knows of a session's life.
     pub presence: &'a dyn Fn(SessionId) -> Seen,
     /// Lab time and wall clock.

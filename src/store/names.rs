@@ -45,9 +45,9 @@ pub fn names(event: &Event) -> Names {
         Event::LeaseGranted { lease } => {
             Names { lease: Some(lease.id), claim: Some(lease.claim), session: Some(lease.session), ..none }
         }
-        Event::LeaseExtended { lease, .. }
-        | Event::LeaseEnding { lease, .. }
-        | Event::LeaseEnded { lease, .. }
-        | Event::PicksFreed { lease, .. } => Names { lease: Some(*lease), ..none },
+        Event::LeaseEnded { lease, session, .. } => Names { lease: Some(*lease), session: Some(*session), ..none },
+        Event::LeaseExtended { lease, .. } | Event::LeaseEnding { lease, .. } | Event::PicksFreed { lease, .. } => {
+            Names { lease: Some(*lease), ..none }
+        }
     }
 }

@@ -127,7 +127,8 @@ impl Lab {
     /// Ends a lease, and does what was due for it.
     fn release(&mut self, lease: LeaseId) {
         let held: Vec<_> = self.0.lease(lease).picks.iter().map(|pick| pick.resource).collect();
-        self.happen(&[Event::LeaseEnded { lease, end: LeaseEnd::SessionClosed, outcome: None }]);
+        let session = self.0.lease(lease).session;
+        self.happen(&[Event::LeaseEnded { lease, session, end: LeaseEnd::SessionClosed, outcome: None }]);
         for resource in held {
             let due = due_pending(&self.0, resource);
             self.happen(&due);

@@ -7,3 +7,5 @@ mod keyed;
 mod lease;
 mod session;
 mod words;
+
+pub use keyed::KEYED_REQUEST;

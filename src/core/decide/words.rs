@@ -170,8 +170,7 @@ impl Broker {
 }
 
 /// Why nobody new gets the resource, if so.
-#[must_use]
-pub fn why_out(resource: &Resource) -> Option<String> {
+fn why_out(resource: &Resource) -> Option<String> {
     if let Some(mark) = &resource.marks.quarantined {
         return Some(format!("is quarantined by {} ({})", mark.by, mark.reason));
     }

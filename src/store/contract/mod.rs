@@ -231,7 +231,12 @@ fn a_day() -> Vec<Vec<Event>> {
         fresh.picks[0].resource = resource;
         Event::LeaseGranted { lease: Arc::new(fresh) }
     };
-    let over = |id| Event::LeaseEnded { lease: LeaseId(id), end: LeaseEnd::SessionClosed, outcome: None };
+    let over = |id| Event::LeaseEnded {
+        lease: LeaseId(id),
+        session: SessionId(1),
+        end: LeaseEnd::SessionClosed,
+        outcome: None,
+    };
     let why = Ending { why: LeaseEnd::HoldEnded, since: LabTime(0) };
     let refuse = |request| Event::ClaimEnded {
         claim: ClaimId(100 + request),
@@ -372,7 +377,7 @@ pub async fn the_journal_can_be_narrowed<F: Factory>(factory: &F) {
     assert_eq!(writer.journal(of_claim).await, ["claim_queued", "claim_pinned", "claim_blocked", "claim_ended"]);
     let of_session = |id| JournalFilter { session: Some(SessionId(id)), ..whole_journal() };
     let seen = writer.journal(of_session(1)).await;
-    assert_eq!((seen[0], seen[seen.len() - 1], seen.len()), ("session_opened", "session_ended", 9));
+    assert_eq!((seen[0], seen[seen.len() - 1], seen.len()), ("session_opened", "session_ended", 10));
     assert_eq!(writer.journal(of_session(2)).await, ["lease_granted"]);
     let of_resource = JournalFilter { resource: Some(ResourceId(1)), ..whole_journal() };
     assert_eq!(writer.journal(of_resource.clone()).await.len(), 8);

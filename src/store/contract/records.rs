@@ -209,7 +209,7 @@ pub fn every_event() -> Vec<Event> {
         Event::LeaseGranted { lease: lease(7, &["pixel-1"]) },
         Event::LeaseExtended { lease: lease_id, until: LabTime(99), by: by.clone() },
         Event::LeaseEnding { lease: lease_id, ending: Ending { why: LeaseEnd::HoldEnded, since: LabTime(6) } },
-        Event::LeaseEnded { lease: lease_id, end: LeaseEnd::Kicked { by }, outcome: None },
+        Event::LeaseEnded { lease: lease_id, session, end: LeaseEnd::Kicked { by }, outcome: None },
         Event::PicksFreed { lease: lease_id, resources: vec![resource] },
         Event::KeyedForgotten { key: secret("1234") },
         Event::SessionEnded { session, end: SessionEnd::Expired },

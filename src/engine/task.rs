@@ -1,0 +1,354 @@
+//! The loop around the machine: it owns the store and the sockets' outboxes, and is the only
+//! place where the engine waits for anything.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Duration, sleep};
+
+use super::handle::{Handle, Health, INPUTS_MAX};
+use super::held::Output;
+use super::input::{Input, Notice, Outgoing, SocketId};
+use super::machine::{Machine, Options, Waiting};
+use super::metrics::Metrics;
+use crate::clock::{BootTime, boot_now, wall_now_ms};
+use crate::core::tables::{Batch, Tables};
+use crate::core::types::ClaimId;
+use crate::protocol::info::ClaimInfo;
+use crate::store::{Store, StoreError};
+
+/// A commit that takes longer than this is told as a failing store, milliseconds.
+const STALL_MS: u64 = 5_000;
+/// How long to wait before the store is opened again: at first, and at most, milliseconds.
+const RETRY_MS: (u64, u64) = (50, 2_000);
+/// How often what is older than the retention is looked for, milliseconds.
+const PRUNE_EVERY_MS: u64 = 60_000;
+/// Inputs taken between two looks at the commit under way.
+const INPUTS_AT_ONCE: usize = 512;
+
+/// Why the engine could not start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The books in the store.
+    #[error("the store contradicts itself: {0}")]
+    Books(String),
+}
+
+/// Takes the store over: reads the books, notes the start in the journal, and serves. Answers
+/// the door to the engine once the start is durable, and the task, which ends when every
+/// [`Handle`] is gone.
+///
+/// # Errors
+/// When the store cannot be read, or does not take the first batch.
+pub async fn start<S: Store>(
+    mut store: S,
+    options: Options,
+    retention_ms: u64,
+) -> Result<(Handle, tokio::task::JoinHandle<()>), EngineError> {
+    let tables = store.load().await?;
+    let mut machine = Machine::new(&tables, options, boot_now(), wall_now_ms()).map_err(EngineError::Books)?;
+    drop(tables);
+    if let Some(batch) = machine.step(boot_now(), wall_now_ms()) {
+        store.commit(&batch).await?;
+        machine.committed(boot_now(), &batch);
+    }
+    let (inputs, incoming) = mpsc::channel(INPUTS_MAX);
+    let (health, seen) = watch::channel(Health { last_event: machine.last_event(), ..Health::default() });
+    let metrics = Arc::new(Metrics::default());
+    let handle = Handle::new(inputs, seen, metrics.clone());
+    let task = Task {
+        machine,
+        incoming,
+        outboxes: BTreeMap::new(),
+        health,
+        metrics,
+        retention_ms,
+        pruned: boot_now(),
+        places: BTreeMap::new(),
+    };
+    Ok((handle, tokio::spawn(task.run(store))))
+}
+
+/// The store at work, handed back when it is done.
+type Work<S> = Pin<Box<dyn Future<Output = (S, Done)> + Send>>;
+
+/// What the store came to.
+enum Done {
+    Committed(Arc<Batch>),
+    Failed(Arc<Batch>, StoreError),
+    Reopened(Arc<Batch>, Result<Box<Tables>, StoreError>),
+    Pruned(Result<bool, StoreError>),
+}
+
+struct Task {
+    machine: Machine,
+    incoming: mpsc::Receiver<Input>,
+    outboxes: BTreeMap<SocketId, mpsc::Sender<Outgoing>>,
+    health: watch::Sender<Health>,
+    metrics: Arc<Metrics>,
+    retention_ms: u64,
+    pruned: BootTime,
+    /// The place each waiting claim was last told.
+    places: BTreeMap<ClaimId, u64>,
+}
+
+impl Task {
+    async fn run<S: Store>(mut self, store: S) {
+        let mut idle = Some(store);
+        let mut work: Option<(Work<S>, BootTime)> = None;
+        let mut retry_ms = RETRY_MS.0;
+        loop {
+            let now = boot_now();
+            if let Some(store) = idle.take() {
+                match self.next_work(store, now) {
+                    Ok(started) => work = Some((started, now)),
+                    Err(store) => idle = Some(store),
+                }
+            }
+            self.deliver();
+            let wake = self.machine.next_wake(boot_now());
+            let pause = Duration::from_millis(wake.since(boot_now()).max(1));
+            tokio::select! {
+                biased;
+                (store, done) = async { match &mut work { Some((work, _)) => work.await, None => std::future::pending().await } } => {
+                    let since = work.take().map_or(now, |(_, since)| since);
+                    match self.finish(store, done, since, &mut retry_ms) {
+                        Next::Idle(store) => idle = Some(store),
+                        Next::Work(next) => work = Some((next, boot_now())),
+                    }
+                }
+                input = self.incoming.recv() => {
+                    let Some(input) = input else { break };
+                    self.take(input);
+                    for _ in 0..INPUTS_AT_ONCE {
+                        let Ok(input) = self.incoming.try_recv() else { break };
+                        self.take(input);
+                    }
+                }
+                () = sleep(pause) => {}
+            }
+            if let Some((_, since)) = &work {
+                self.watch_stall(*since);
+            }
+        }
+        self.end(idle, work).await;
+    }
+
+    /// Everybody who could bring something is gone: what is under way is finished.
+    async fn end<S: Store>(mut self, idle: Option<S>, work: Option<(Work<S>, BootTime)>) {
+        if let Some((work, _)) = work {
+            let (_, done) = work.await;
+            if let Done::Committed(batch) = done {
+                self.machine.committed(boot_now(), &batch);
+            }
+        }
+        drop(idle);
+        self.deliver();
+    }
+
+    /// Lets the machine step, and starts whatever the store is to do then.
+    fn next_work<S: Store>(&mut self, store: S, now: BootTime) -> Result<Work<S>, S> {
+        if let Some(batch) = self.machine.step(now, wall_now_ms()) {
+            return Ok(commit(store, batch));
+        }
+        self.tell_places(now);
+        if self.retention_ms > 0 && now.since(self.pruned) >= PRUNE_EVERY_MS && self.machine.failure().is_none() {
+            self.pruned = now;
+            let before = self.machine.lab_now(now).0.saturating_sub(self.retention_ms);
+            if before > 0 {
+                let mut store = store;
+                return Ok(Box::pin(async move {
+                    let pruned = store.prune(crate::core::types::LabTime(before)).await;
+                    (store, Done::Pruned(pruned))
+                }));
+            }
+        }
+        Err(store)
+    }
+
+    fn take(&mut self, input: Input) {
+        if let Input::Attach { socket, outbox, .. } = &input {
+            self.outboxes.insert(*socket, outbox.clone());
+        }
+        if let Input::Detach { socket, .. } = &input {
+            self.outboxes.remove(socket);
+        }
+        self.machine.input(boot_now(), input);
+    }
+
+    fn finish<S: Store>(&mut self, store: S, done: Done, since: BootTime, retry_ms: &mut u64) -> Next<S> {
+        let now = boot_now();
+        match done {
+            Done::Committed(batch) => {
+                *retry_ms = RETRY_MS.0;
+                self.metrics.committed(&batch, now.since(since));
+                self.machine.committed(now, &batch);
+                self.tell_health(None);
+                Next::Idle(store)
+            }
+            Done::Failed(batch, error) => {
+                tracing::error!("batch {} is not known to be stored: {error}", batch.number);
+                self.metrics.store_failed();
+                self.machine.store_failed(&error.to_string());
+                self.tell_health(Some(&error.to_string()));
+                Next::Work(reopen(store, batch, *retry_ms))
+            }
+            Done::Reopened(batch, Ok(tables)) => match self.machine.resolved(now, &batch, &tables) {
+                Ok(()) => {
+                    tracing::warn!("the store is open again at batch {}", tables.batch);
+                    // What the store says now is not enough: it must take a batch.
+                    let probe = self.machine.probe(wall_now_ms());
+                    *retry_ms = (*retry_ms * 2).min(RETRY_MS.1);
+                    Next::Work(commit(store, probe))
+                }
+                Err(message) => {
+                    tracing::error!("the store contradicts itself: {message}");
+                    self.tell_health(Some(&message));
+                    Next::Work(reopen(store, batch, RETRY_MS.1))
+                }
+            },
+            Done::Reopened(batch, Err(error)) => {
+                tracing::error!("{error}");
+                self.tell_health(Some(&error.to_string()));
+                *retry_ms = (*retry_ms * 2).min(RETRY_MS.1);
+                Next::Work(reopen(store, batch, *retry_ms))
+            }
+            Done::Pruned(pruned) => {
+                match pruned {
+                    // More is left: go on soon, and let others in between.
+                    Ok(true) => self.pruned = now.minus(PRUNE_EVERY_MS),
+                    Ok(false) => {}
+                    Err(error) => tracing::warn!("{error}"),
+                }
+                Next::Idle(store)
+            }
+        }
+    }
+
+    fn watch_stall(&mut self, since: BootTime) {
+        if boot_now().since(since) > STALL_MS && self.health.borrow().store_failure.is_none() {
+            let message = format!("a commit takes longer than {STALL_MS} ms");
+            tracing::error!("{message}");
+            self.tell_health(Some(&message));
+        }
+    }
+
+    fn tell_health(&self, failure: Option<&str>) {
+        let failure = failure.map(Arc::from).or_else(|| self.machine.failure().cloned());
+        let next = Health {
+            last_event: self.machine.last_event(),
+            store_failure: failure,
+            stopping: self.machine.is_stopping(),
+        };
+        self.health.send_if_modified(|health| {
+            let changed = *health != next;
+            *health = next;
+            changed
+        });
+    }
+
+    /// Hands out what may be told. Whoever's outbox is full reads too slowly and is cut off:
+    /// nobody waits for it.
+    fn deliver(&mut self) {
+        loop {
+            let outputs = self.machine.take_outputs();
+            if outputs.is_empty() {
+                break;
+            }
+            for output in outputs {
+                match output {
+                    Output::Socket(socket, outgoing) => self.deliver_to(socket, outgoing),
+                    // Whoever asked may have gone meanwhile.
+                    Output::Told(answer, told) => drop(answer.send(told)),
+                    Output::Release(release, durable) => release(durable),
+                    Output::Stopped(done) => {
+                        self.tell_health(None);
+                        drop(done.send(()));
+                    }
+                }
+            }
+        }
+    }
+
+    fn deliver_to(&mut self, socket: SocketId, outgoing: Outgoing) {
+        let Some(outbox) = self.outboxes.get(&socket) else { return };
+        if let Err(TrySendError::Full(_)) = outbox.try_send(outgoing) {
+            self.metrics.slow_reader();
+            self.outboxes.remove(&socket);
+            self.machine.input(boot_now(), Input::Detach { socket, clean: false });
+        }
+    }
+
+    /// Tells claims whose place changed. The queue is walked once; what changed is sent as it is
+    /// found, and a full outbox is passed over: a place is told again when it changes again.
+    fn tell_places(&mut self, now: BootTime) {
+        let Some(waiting) = self.machine.take_places(now) else { return };
+        let mut ranks: BTreeMap<crate::core::types::Key, u64> = BTreeMap::new();
+        let mut told = BTreeMap::new();
+        for Waiting { claim, socket } in waiting {
+            let pools = crate::core::state::State::pools_of(&claim);
+            let ahead = pools.iter().map(|pool| ranks.get(*pool).copied().unwrap_or(0)).max().unwrap_or(0);
+            let place = ahead + 1;
+            for pool in pools {
+                *ranks.entry(pool.clone()).or_default() += 1;
+            }
+            told.insert(claim.id, place);
+            let before = self.places.get(&claim.id).copied();
+            if before == Some(place) || before.is_none() {
+                continue;
+            }
+            if let Some(outbox) = socket.and_then(|socket| self.outboxes.get(&socket)) {
+                let clock = self.machine.clock();
+                let info = ClaimInfo {
+                    request_id: claim.request,
+                    claim: claim.id.0,
+                    state: "queued".to_owned(),
+                    place: Some(place),
+                    blocked: claim.blocked.as_ref().map(|blocked| blocked.message.to_string()),
+                    in_the_way: Vec::new(),
+                    lease: None,
+                    end: None,
+                    now: clock.now.0,
+                    now_time: clock.now_time(),
+                };
+                drop(outbox.try_send(Outgoing::Notice(Notice::Waiting(Box::new(info)))));
+            }
+        }
+        self.places = told;
+    }
+}
+
+enum Next<S> {
+    Idle(S),
+    Work(Work<S>),
+}
+
+fn commit<S: Store>(mut store: S, batch: Batch) -> Work<S> {
+    Box::pin(async move {
+        let result = store.commit(&batch).await;
+        let batch = Arc::new(batch);
+        let done = match result {
+            Ok(()) => Done::Committed(batch),
+            Err(error) => Done::Failed(batch, error),
+        };
+        (store, done)
+    })
+}
+
+fn reopen<S: Store>(mut store: S, batch: Arc<Batch>, wait_ms: u64) -> Work<S> {
+    Box::pin(async move {
+        sleep(Duration::from_millis(wait_ms)).await;
+        let tables = match store.reopen().await {
+            Ok(_) => store.load().await.map(Box::new),
+            Err(error) => Err(error),
+        };
+        (store, Done::Reopened(batch, tables))
+    })
+}
