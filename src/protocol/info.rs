@@ -183,7 +183,7 @@ pub struct WaitingInfo {
     pub session: u64,
     /// Who it acts for.
     pub owner: String,
-    /// Its place in the whole queue, from 1.
+    /// Its place among those that wait for its pools, from 1.
     pub place: u64,
     /// What it asks.
     pub needs: Vec<String>,

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::core::cel::Program;
 use crate::core::claim::{Claim, ClaimEnd};
 use crate::core::inventory::{Resource, ResourceSpec};
 use crate::core::lease::{Lease, LeaseEnd, Outcome, Pick};
@@ -154,8 +155,15 @@ pub fn in_the_way(state: &State, claim: &Claim, clock: &LabClock) -> Vec<InTheWa
     let mut found: Vec<InTheWay> = Vec::new();
     for need in &claim.spec.needs {
         let Some(pool) = state.pools.get(&need.pool) else { continue };
-        let members = pool.members.iter().take(IN_THE_WAY_LOOKS_MAX).filter_map(|id| state.resources.get(id));
-        for resource in members.filter(|resource| !resource.holders.is_empty() && terms_hold(need, resource)) {
+        let program = need.expression.as_deref().and_then(|text| Program::parse(text).ok());
+        let looks_max = if program.is_some() { IN_THE_WAY_LOOKS_MAX / 4 } else { IN_THE_WAY_LOOKS_MAX };
+        let matches = |resource: &&Resource| {
+            !resource.holders.is_empty()
+                && terms_hold(need, resource)
+                && program.as_ref().is_none_or(|program| program.holds(resource))
+        };
+        let members = pool.members.iter().take(looks_max).filter_map(|id| state.resources.get(id));
+        for resource in members.filter(matches) {
             for lease in resource.holders.iter().filter_map(|id| state.leases.get(id)) {
                 let name = resource.spec.name.as_str();
                 if found.iter().any(|known| known.lease == lease.id.0 && known.resource == name) {
