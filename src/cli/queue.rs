@@ -14,7 +14,6 @@ const ASKED_MAX: usize = 20;
 
 /// Look at the waiting claims and cancel them
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = false)]
 pub struct QueueCommand {
     /// Print JSON instead of a table
     #[arg(long, global = true)]

@@ -2,8 +2,9 @@
 //!
 //! Nothing here calls into the broker: what a test proves with it holds for the binary that
 //! users get. It owns starting and ending processes ([`process`]), a broker with a place for its
-//! data ([`broker`]), and clients written by hand that know only the documented wire ([`ws`],
-//! [`http`]). A test waits for what it can observe, by [`wait`]; no test file sleeps.
+//! data ([`broker`]), clients written by hand that know only the documented wire ([`ws`],
+//! [`http`]), and a network that fails on demand ([`proxy`]). A test waits for what it can
+//! observe, by [`wait`]; no test file sleeps.
 //!
 //! A test binary takes it in with
 //!
@@ -16,5 +17,6 @@
 pub mod broker;
 pub mod http;
 pub mod process;
+pub mod proxy;
 pub mod wait;
 pub mod ws;
