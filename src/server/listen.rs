@@ -78,7 +78,10 @@ async fn connection(stream: TcpStream, peer: Peer, place: Place, router: Router,
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(place.clone());
         let mut router = router.clone();
-        async move { Ok::<_, Infallible>(router.call(request.map(Body::new)).await.unwrap_or_else(|never| match never {})) }
+        async move {
+            let answer = router.call(request.map(Body::new)).await;
+            Ok::<_, Infallible>(answer.unwrap_or_else(|never| match never {}))
+        }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new());
@@ -96,9 +99,13 @@ async fn connection(stream: TcpStream, peer: Peer, place: Place, router: Router,
 
 /// Tells a connection beyond the limit that it is, without reading what it asks.
 async fn turn_away(mut stream: TcpStream) -> std::io::Result<()> {
-    let body = r#"{"type":"urn:leasehold:overloaded","title":"overloaded","status":503,"detail":"the broker has as many connections as it may: try again later, or raise connections_max under [limits]","code":"overloaded"}"#;
+    let body = concat!(
+        r#"{"type":"urn:leasehold:overloaded","title":"overloaded","status":503,"code":"overloaded","detail":"#,
+        r#""the broker has as many connections as it may: try again later, or raise connections_max under [limits]"}"#,
+    );
     let head = format!(
-        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\nretry-after: 5\r\nconnection: close\r\n\r\n",
+        "HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\ncontent-length: {}\r\n\
+         retry-after: 5\r\nconnection: close\r\n\r\n",
         body.len()
     );
     stream.write_all(head.as_bytes()).await?;
