@@ -178,6 +178,11 @@ impl Machine {
         self.stop.is_some()
     }
 
+    /// Says that the loop goes round, also while a commit is under way.
+    pub fn alive(&mut self, at: BootTime) {
+        self.presence.tick(at);
+    }
+
     /// Takes an input. What is presence's alone is done at once; the rest gathers.
     pub fn input(&mut self, at: BootTime, input: Input) {
         match input {

@@ -107,6 +107,8 @@ impl Task {
         loop {
             let now = boot_now();
             if let Some(store) = idle.take() {
+                // Whatever came in counts before anything is decided, an expiry above all.
+                self.take_waiting(INPUTS_MAX);
                 match self.next_work(store, now) {
                     Ok(started) => work = Some((started, now)),
                     Err(store) => idle = Some(store),
@@ -127,13 +129,11 @@ impl Task {
                 input = self.incoming.recv() => {
                     let Some(input) = input else { break };
                     self.take(input);
-                    for _ in 0..INPUTS_AT_ONCE {
-                        let Ok(input) = self.incoming.try_recv() else { break };
-                        self.take(input);
-                    }
+                    self.take_waiting(INPUTS_AT_ONCE);
                 }
                 () = sleep(pause) => {}
             }
+            self.machine.alive(boot_now());
             if let Some((_, since)) = &work {
                 self.watch_stall(*since);
             }
@@ -171,6 +171,13 @@ impl Task {
             }
         }
         Err(store)
+    }
+
+    fn take_waiting(&mut self, most: usize) {
+        for _ in 0..most {
+            let Ok(input) = self.incoming.try_recv() else { break };
+            self.take(input);
+        }
     }
 
     fn take(&mut self, input: Input) {
@@ -270,7 +277,7 @@ impl Task {
                     Output::Release(release, durable) => release(durable),
                     Output::Stopped(done) => {
                         self.tell_health(None);
-                        drop(done.send(()));
+                        let _ = done.send(());
                     }
                 }
             }
