@@ -42,7 +42,8 @@ struct Layer {
 const LAYERS: &[Layer] = &[
     Layer {
         folder: "core",
-        modules: &["core"],
+        // `units` is pure too: how durations are written, for the core's sentences.
+        modules: &["core", "units"],
         never: &[
             "tokio",
             "sqlx",
