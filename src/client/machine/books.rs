@@ -250,8 +250,9 @@ impl Machine {
         }
         // A claim that the broker does not list has ended: asking again says how.
         let asked = |machine: &Self, request_id: u64| {
-            machine.asks.values().any(|ask| {
-                matches!(ask.kind, AskKind::Acquire { request_id: of } | AskKind::Cancel { request_id: of } if of == request_id)
+            machine.asks.values().any(|ask| match ask.kind {
+                AskKind::Acquire { request_id: of } | AskKind::Cancel { request_id: of } => of == request_id,
+                _ => false,
             })
         };
         let missing: Vec<u64> =
