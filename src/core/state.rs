@@ -138,7 +138,9 @@ impl State {
             state.add_claim(Arc::new(claim.clone()));
         }
         for lease in &tables.leases {
-            let known = |pick: &Pick| state.resources.contains_key(&pick.resource);
+            // What a drop freed is nobody's any more and may have left the books since.
+            let known =
+                |pick: &Pick| lease.freed.contains(&pick.resource) || state.resources.contains_key(&pick.resource);
             if !state.sessions.contains_key(&lease.session) || !lease.picks.iter().all(known) {
                 return Err(format!("lease {} has a session or resource that is not there", lease.id));
             }

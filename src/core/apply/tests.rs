@@ -9,11 +9,13 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::{Declared, DeclaredResource, Options, Plan, due_pending, plan, remove_one, set_one};
-use crate::core::claim::ClaimSpec;
+use crate::core::claim::{Claim, ClaimSpec, Seniority};
 use crate::core::event::Event;
 use crate::core::inventory::{OnDrop, Origin, Pending, Pool, ResourceSpec};
 use crate::core::lease::{Lease, LeaseEnd, Pick};
+use crate::core::need::{Count, Need, Slots};
 use crate::core::refusal::{Code, Refusal};
+use crate::core::session::{SecretHash, SessionKind};
 use crate::core::state::State;
 use crate::core::types::{ClaimId, Key, LabTime, LeaseId, Owner, ResourceName, SessionId, Value};
 
@@ -53,9 +55,42 @@ fn pool(name: &str, identity: Option<&str>) -> Pool {
     Pool { name: key(name), max_hold_ms: None, ttl_ms: None, on_drop: OnDrop::default(), identity }
 }
 
-/// A lab to apply to.
-#[derive(Default)]
+fn me() -> Owner {
+    Owner { name: "me".into(), verified: false }
+}
+
+fn claim_spec() -> ClaimSpec {
+    ClaimSpec {
+        needs: Vec::new(),
+        same: None,
+        distinct: None,
+        priority: 0,
+        wait_ms: None,
+        hold_ms: None,
+        note: None,
+        tags: BTreeMap::new(),
+        fail_fast: false,
+        wait_for_inventory: false,
+        outer: None,
+    }
+}
+
+/// A lab to apply to, with one session that holds whatever is held.
 struct Lab(State);
+
+impl Default for Lab {
+    fn default() -> Self {
+        let mut lab = Self(State::default());
+        lab.happen(&[Event::SessionOpened {
+            session: SessionId(1),
+            owner: me(),
+            ttl_ms: 2_000,
+            secret: SecretHash("hash".into()),
+            kind: SessionKind::Socket { instance: "instance".into() },
+        }]);
+        lab
+    }
+}
 
 impl Lab {
     fn of(texts: &str) -> Self {
@@ -92,27 +127,14 @@ impl Lab {
     fn hold(&mut self, text: &str) -> LeaseId {
         let resource = self.0.names[&name(text)];
         let id = LeaseId(self.0.lab.last_lease + 1);
-        let spec = ClaimSpec {
-            needs: Vec::new(),
-            same: None,
-            distinct: None,
-            priority: 0,
-            wait_ms: None,
-            hold_ms: None,
-            note: None,
-            tags: BTreeMap::new(),
-            fail_fast: false,
-            wait_for_inventory: false,
-            outer: None,
-        };
         let lease = Lease {
             id,
             claim: ClaimId(id.0),
             session: SessionId(1),
             request: id.0,
             body_hash: 0,
-            owner: Owner { name: "me".into(), verified: false },
-            spec: Arc::new(spec),
+            owner: me(),
+            spec: Arc::new(claim_spec()),
             picks: vec![Pick { alias: key("p"), resource, name: name(text), slots: 1 }],
             queued_at: LabTime(0),
             granted_at: LabTime(0),
@@ -474,6 +496,49 @@ fn a_name_that_is_still_held_is_not_given_away() {
     assert_eq!(lab.set("c").expect_err("the file's, soon").code, Code::NameTaken);
     lab.release(lease);
     assert_eq!(lab.shown(), "b c");
+}
+
+#[test]
+fn what_a_drop_freed_may_be_removed_and_the_books_still_load() {
+    let mut lab = Lab::of("a b");
+    let lease = lab.hold("a");
+    lab.happen(&[Event::PicksFreed { lease, resources: vec![lab.0.names[&name("a")]] }]);
+    lab.apply("b");
+    let loaded = Lab(State::from_tables(&lab.0.tables()).expect("the books load"));
+    assert_eq!(loaded.shown(), "b");
+}
+
+#[test]
+fn claims_that_wait_for_a_pool_are_in_its_queue_when_it_comes() {
+    let mut lab = Lab::of("a@q");
+    let need = Need {
+        alias: key("p"),
+        count: Count::Exactly(1),
+        pool: key("p"),
+        slots: Slots::Exactly(1),
+        terms: Vec::new(),
+        expression: None,
+    };
+    let seniority = Seniority { rank: 1, claim: ClaimId(1) };
+    let claim = Claim {
+        id: ClaimId(1),
+        session: SessionId(1),
+        request: 1,
+        body_hash: 0,
+        owner: me(),
+        spec: Arc::new(ClaimSpec { needs: vec![need], ..claim_spec() }),
+        queued_at: LabTime(1),
+        seniority,
+        wait_until: None,
+        pin: None,
+        blocked: None,
+    };
+    lab.happen(&[Event::ClaimQueued { claim: Box::new(claim) }]);
+    for texts in ["a@q b", "a@q", "a@q b"] {
+        lab.apply(texts);
+    }
+    assert!(lab.0.pools[&key("p")].queue.contains(&seniority));
+    assert!(lab.0.pools[&key("q")].queue.is_empty());
 }
 
 /// A step in the life of a lab: an inventory applied, a resource held, or a lease released.
