@@ -21,7 +21,7 @@ use crate::core::refusal::{Code, Refusal};
 use crate::core::types::{Key, NameError, ResourceName, Value};
 
 /// Bytes of an inventory file. A longer one is refused before it is parsed.
-pub const FILE_BYTES_MAX: usize = 32 * 1024 * 1024;
+pub const FILE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 const POOL_KEYS: &[&str] =
     &["name", "max_hold", "ttl", "on_drop", "clean", "cooldown", "max_per_owner", "identity", "labels", "properties"];

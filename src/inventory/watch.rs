@@ -209,7 +209,7 @@ fn read_bytes(path: &Path) -> io::Result<Vec<u8>> {
     }
     let mut bytes = Vec::new();
     // One byte more than is allowed, so that the reader of the text can say that there is too much.
-    let room = u64::try_from(FILE_BYTES_MAX).expect("32 MiB fit").saturating_add(1);
+    let room = u64::try_from(FILE_BYTES_MAX).expect("16 MiB fit").saturating_add(1);
     std::fs::File::open(path)?.take(room).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
