@@ -11,6 +11,8 @@ use clap::{Args, Parser, Subcommand};
 
 pub mod exit_code;
 pub mod run;
+pub mod tags;
+pub mod terminal;
 
 mod bench;
 mod broker;
