@@ -9,10 +9,13 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+pub mod claim;
 pub mod exit_code;
+pub mod granting;
 pub mod run;
 pub mod tags;
 pub mod terminal;
+pub mod waiting;
 
 mod bench;
 mod broker;
@@ -56,6 +59,13 @@ pub struct Globals {
 /// Everything `leasehold` can do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Run a command while resources are held for it
+    ///
+    /// The command finds what it holds in LEASEHOLD_... variables, keeps the terminal, and is stopped when the
+    /// lease ends. Exits with the command's own code (128+n for signal n, 126 and 127 as a shell has them); 120
+    /// when the lease was lost or ended and the command stopped for it; 124 when no lease came within --wait;
+    /// 125 for everything else of its own.
+    Run(run::RunCommand),
     Bench(bench::BenchCommand),
     /// Print the completions of a shell
     Completions(manual::Completions),
@@ -92,6 +102,7 @@ impl Command {
     fn execute(self, globals: &Globals) -> Result<u8, Failure> {
         match self {
             Self::Bench(command) => command.execute(globals),
+            Self::Run(command) => command.execute(globals),
             Self::Completions(command) => command.execute(),
             Self::Events(command) => command.execute(globals),
             Self::Lease(command) => command.execute(globals),
@@ -104,6 +115,12 @@ impl Command {
             Self::Guard(command) => command.execute(),
         }
     }
+}
+
+/// A runtime with two threads: one may print or compute while the other keeps sessions alive.
+pub(crate) fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    runtime.map_err(|error| Failure::own(format!("the system gives no threads: {error}")))
 }
 
 /// `clap` found the help to print, or a mistake. A mistake of `run` or `acquire` must not look

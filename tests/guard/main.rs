@@ -308,7 +308,8 @@ fn the_hook_runs_when_the_lease_is_lost_and_is_no_part_of_the_tree() {
     run.started();
     run.tell(Order::Stop { grace_ms: 0, lost: true });
     all_gone(file);
-    // Told only when the hook has done its work.
+    // The command is gone at once; its end is told only when the hook has done its work.
+    assert_eq!(run.word(), Word::Emptied);
     assert!(matches!(run.ended().0, Ended::Signal(_)));
     assert_eq!(std::fs::read_to_string(&told).unwrap(), "17");
 }

@@ -23,6 +23,15 @@ pub struct GuardHandle {
 }
 
 impl GuardHandle {
+    /// Starts this very binary as a guard; see [`Self::spawn`].
+    pub fn spawn_self() -> std::io::Result<Self> {
+        // By the link, as the file may have been replaced since by a newer version.
+        #[cfg(target_os = "linux")]
+        return Self::spawn(Path::new("/proc/self/exe"));
+        #[cfg(not(target_os = "linux"))]
+        return Self::spawn(&std::env::current_exe()?);
+    }
+
     /// Starts `program`, which is this binary, as a guard, and hands it this process's stdin for
     /// the command. To be called before there are threads, with the signals of `run` held back:
     /// the guard begins with them held back too.

@@ -17,6 +17,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use clap::Args;
 use nix::sys::signal::{Signal, kill};
@@ -31,12 +32,15 @@ use self::talk::{Deadline, Lines, Order, SessionKey, Start, Word};
 use self::wake::Wake;
 use super::tree::{self, Ended, Tree};
 use crate::cli::{Failure, exit_code};
+use crate::client::{self, BaseUrl, Network};
 use crate::clock::{BootTime, boot_now};
 
 /// How long the `--on-lost` command may take before it is killed too.
 const HOOK_MS_MAX: u64 = 30_000;
 /// How often a tree that is being killed is looked at again.
 const KILL_AGAIN_MS: u64 = 20;
+/// After each attempt to close the session that found no broker.
+const CLOSE_PAUSES_MS: &[u64] = &[100, 200, 500, 1_000, 2_000, 0];
 
 /// The guard of a `run`; started by `run` only.
 #[derive(Debug, Args)]
@@ -45,6 +49,9 @@ pub struct GuardCommand {}
 impl GuardCommand {
     /// Serves until `run` is done with it or gone. Its stdin is the socket to `run`.
     pub fn execute(self) -> Result<u8, Failure> {
+        // Else it is called by the link it was started through.
+        #[cfg(target_os = "linux")]
+        let _ = nix::sys::prctl::set_name(c"leasehold-guard");
         let control = std::io::stdin().as_fd().try_clone_to_owned();
         control.and_then(|control| Guard::new(control)?.serve()).map_err(|error| {
             Failure::own(format!("the guard cannot work: {error}. It is started by `leasehold run` only"))
@@ -102,6 +109,7 @@ struct Guard {
     status: Option<Ended>,
     deadline: Option<Deadline>,
     by_deadline: bool,
+    said_empty: bool,
 }
 
 impl Guard {
@@ -122,6 +130,7 @@ impl Guard {
             status: None,
             deadline: None,
             by_deadline: false,
+            said_empty: false,
         })
     }
 
@@ -135,10 +144,13 @@ impl Guard {
             // Read again behind the wait: a timer only wakes, and the machine may have slept.
             self.advance(boot_now());
         }
-        if self.parent == Parent::Gone
-            && let Some(session) = &self.session
-        {
-            close_session(session);
+        if self.parent == Parent::Gone {
+            if let Some(directory) = self.start.as_ref().and_then(|start| start.remove.as_ref()) {
+                let _ = std::fs::remove_dir_all(directory);
+            }
+            if let Some(session) = &self.session {
+                close_session(session)?;
+            }
         }
         Ok(())
     }
@@ -356,6 +368,9 @@ impl Guard {
     fn tell_the_end(&mut self) {
         let (Stage::Over { told: false }, Some(status)) = (self.stage, self.status) else { return };
         if matches!(self.hook, Hook::Running { .. }) {
+            if !std::mem::replace(&mut self.said_empty, true) {
+                self.say(&Word::Emptied);
+            }
             return;
         }
         self.stage = Stage::Over { told: true };
@@ -383,5 +398,19 @@ fn surround(command: &mut Command, start: &Start) {
     command.envs(&start.environment);
 }
 
-/// Frees what the session has, in the place of the `run` that was killed.
-fn close_session(_session: &SessionKey) {}
+/// Frees what the session has, in the place of the `run` that was killed. A broker that cannot be
+/// reached for a while frees it by itself, a ttl after the last sign of life.
+fn close_session(key: &SessionKey) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let (Ok(urls), Ok(network)) = (BaseUrl::parse_list(&key.url), Network::from_env()) else { return };
+        for pause_ms in CLOSE_PAUSES_MS {
+            match client::close_session(&urls, &network, key.session, &key.secret).await {
+                Err(error) if error.is_no_broker() => tokio::time::sleep(Duration::from_millis(*pause_ms)).await,
+                // Closed, or there was nothing to close any more.
+                _ => return,
+            }
+        }
+    });
+    Ok(())
+}

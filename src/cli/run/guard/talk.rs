@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,8 @@ pub struct Start {
     pub leftover_grace_ms: u64,
     /// The first promise.
     pub deadline: Option<Deadline>,
+    /// The directory with the secrets, to be removed should `run` be killed.
+    pub remove: Option<PathBuf>,
 }
 
 /// Until when the lease may be used.
@@ -100,6 +103,8 @@ pub enum Word {
         /// Why, for people.
         message: String,
     },
+    /// Nothing of the command is left; what was started for the loss still works.
+    Emptied,
     /// The command and everything below it has ended and was reaped.
     Ended {
         /// How the command itself ended.

@@ -1,0 +1,225 @@
+//! From a claim to a lease, with everything that people are told on the way. Shared by `run` and
+//! `acquire`.
+
+use std::time::Duration;
+
+use super::run::report::Ending;
+use super::run::signals::{Caught, Signals};
+use super::terminal::Messages;
+use super::{exit_code, waiting};
+use crate::client::{Client, ClientError, Event, EventStream, LeaseGuard, Options, Waiting};
+use crate::clock::{BootTime, boot_now};
+use crate::protocol::call::ClaimRequest;
+use crate::protocol::info::ClaimInfo;
+
+/// How long a goodbye to the broker may take.
+pub const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Why there is no lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotGranted {
+    /// For the report.
+    pub ended: Ending,
+    /// What to exit with.
+    pub code: u8,
+    /// For people.
+    pub message: String,
+}
+
+impl From<ClientError> for NotGranted {
+    fn from(error: ClientError) -> Self {
+        let (ended, code) = match &error {
+            ClientError::Refused { code, .. } if code == "timed_out" => (Ending::TimedOut, exit_code::WAIT_OVER),
+            ClientError::Refused { .. } => (Ending::Refused, exit_code::OWN),
+            error if error.is_no_broker() => (Ending::NoBroker, exit_code::OWN),
+            _ => (Ending::Failed, exit_code::OWN),
+        };
+        Self { ended, code, message: error.to_string() }
+    }
+}
+
+impl NotGranted {
+    fn interrupted(caught: Caught) -> Self {
+        let name = nix::sys::signal::Signal::try_from(caught.number).map_or("a signal", |signal| signal.as_str());
+        Self {
+            ended: Ending::Interrupted,
+            code: exit_code::of_signal(caught.number),
+            message: format!("{name} ended the wait for a lease"),
+        }
+    }
+}
+
+/// Whether a signal ends the wait; USR1 and USR2 mean something to commands only.
+fn ends_the_wait(caught: Caught) -> bool {
+    use nix::sys::signal::Signal::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    [SIGHUP, SIGINT, SIGQUIT, SIGTERM].iter().any(|signal| *signal as i32 == caught.number)
+}
+
+/// Opens a session; says on stderr whom it cannot reach.
+pub async fn open(options: Options, messages: &Messages, signals: &mut Signals) -> Result<Client, NotGranted> {
+    let client = Client::start(options)?;
+    let mut events = client.events();
+    let mut said = Said::new(messages);
+    loop {
+        tokio::select! {
+            result = client.connected() => {
+                result?;
+                return Ok(client);
+            }
+            Some(event) = events.next() => said.event(&event),
+            caught = signals.next() => if ends_the_wait(caught) {
+                return Err(NotGranted::interrupted(caught));
+            },
+        }
+    }
+}
+
+/// Claims, and waits for the lease. On any way out but the lease the claim is cancelled.
+pub async fn wait(
+    client: &Client,
+    request: ClaimRequest,
+    messages: &Messages,
+    signals: &mut Signals,
+) -> Result<LeaseGuard, NotGranted> {
+    let events = client.events();
+    let mut waiting = client.acquire(request);
+    let mut said = Said::new(messages);
+    let result = match until_settled(&mut waiting, events, &mut said, signals).await {
+        Some(caught) => Err(NotGranted::interrupted(caught)),
+        None => (&mut waiting).await.map_err(NotGranted::from),
+    };
+    messages.live_over();
+    result
+}
+
+/// Says what changes until the claim no longer waits; answers the signal that ended it before.
+async fn until_settled(
+    waiting: &mut Waiting,
+    mut events: EventStream,
+    said: &mut Said<'_>,
+    signals: &mut Signals,
+) -> Option<Caught> {
+    loop {
+        tokio::select! {
+            progress = waiting.progress() => match progress {
+                Some(claim) => said.claim(&claim),
+                None => return None,
+            },
+            Some(event) = events.next() => said.event(&event),
+            caught = signals.next() => if ends_the_wait(caught) {
+                return Some(caught);
+            },
+            () = tokio::time::sleep(said.pause()) => said.again(waiting.last().as_deref()),
+        }
+    }
+}
+
+/// What was said last, so that nothing is said twice and silence is never long.
+struct Said<'a> {
+    messages: &'a Messages,
+    began: BootTime,
+    at: BootTime,
+    gist: Option<(Option<u64>, Option<String>, Vec<(String, u64)>)>,
+    trouble: Option<String>,
+}
+
+impl<'a> Said<'a> {
+    fn new(messages: &'a Messages) -> Self {
+        let now = boot_now();
+        Self { messages, began: now, at: now, gist: None, trouble: None }
+    }
+
+    fn pause(&self) -> Duration {
+        let left_ms = self.at.plus(waiting::SAY_AGAIN_MS).since(boot_now());
+        Duration::from_millis(if self.messages.has_live() { left_ms.min(1_000) } else { left_ms })
+    }
+
+    fn claim(&mut self, claim: &ClaimInfo) {
+        let gist = waiting::gist(claim);
+        if self.gist.as_ref() != Some(&gist) {
+            self.gist = Some(gist);
+            self.line(waiting::line(claim));
+        }
+        self.live(claim);
+    }
+
+    fn again(&mut self, claim: Option<&ClaimInfo>) {
+        let Some(claim) = claim else { return self.at = boot_now() };
+        if boot_now().since(self.at) >= waiting::SAY_AGAIN_MS {
+            self.line(waiting::line(claim));
+        }
+        self.live(claim);
+    }
+
+    fn line(&mut self, text: String) {
+        self.at = boot_now();
+        self.messages.line(text);
+    }
+
+    fn live(&self, claim: &ClaimInfo) {
+        let waited = crate::units::show_duration_ms(boot_now().since(self.began));
+        let place = claim.place.map(|place| format!(", place {place}")).unwrap_or_default();
+        self.messages.live(format!("waiting for {waited}{place}"));
+    }
+
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::ConnectFailed { why, .. } | Event::Disconnected { why } => self.trouble(why),
+            Event::Connected { .. } => {
+                if self.trouble.take().is_some() {
+                    self.line("connected to the broker".to_owned());
+                }
+            }
+            Event::StoreState { working, message } => {
+                let state = if *working { "works again" } else { "fails, nothing is granted until it works" };
+                self.line(format!("the broker's store {state}: {message}"));
+            }
+            _ => {}
+        }
+    }
+
+    fn trouble(&mut self, why: &str) {
+        if self.trouble.as_deref() != Some(why) || boot_now().since(self.at) >= waiting::SAY_AGAIN_MS {
+            self.trouble = Some(why.to_owned());
+            self.line(format!("no broker yet: {why}"));
+        }
+    }
+}
+
+/// Waits until `moment`, on the clock that counts suspended time: it is read again each second.
+pub async fn sleep_until(moment: BootTime) {
+    loop {
+        let left_ms = moment.since(boot_now());
+        if left_ms == 0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(left_ms.min(1_000))).await;
+    }
+}
+
+/// Says goodbye, so that everything of the session is free at once; a broker that does not answer
+/// is not waited for.
+pub async fn close(client: &Client) {
+    let _ = tokio::time::timeout(GOODBYE, client.close()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Ending, NotGranted};
+    use crate::client::ClientError;
+
+    #[test]
+    fn each_way_to_get_nothing_has_its_code() {
+        let refused = |code: &str| ClientError::Refused { code: code.into(), message: "m".into(), need: None };
+        for (error, ended, code) in [
+            (refused("timed_out"), Ending::TimedOut, 124),
+            (refused("impossible"), Ending::Refused, 125),
+            (ClientError::NoBroker("x".into()), Ending::NoBroker, 125),
+            (ClientError::NotABroker("x".into()), Ending::NoBroker, 125),
+            (ClientError::Closed, Ending::Failed, 125),
+        ] {
+            let not = NotGranted::from(error);
+            assert_eq!((not.ended, not.code), (ended, code), "{}", not.message);
+        }
+    }
+}
