@@ -26,7 +26,7 @@ use super::proxy::{Proxies, tunnel};
 use super::url::BaseUrl;
 use crate::protocol::{MESSAGE_BYTES_MAX, SUBPROTOCOL, WEBSOCKET_PATH};
 
-/// Longest time for one address, proxy, TLS and upgrade together, each step of its own.
+/// Longest time for each step: connecting, the proxy's tunnel, TLS, the upgrade.
 const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes buffered per socket and direction; the library's default is 128 KiB, for nothing here.
 const BUFFER_BYTES: usize = 4 * 1024;

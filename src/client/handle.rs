@@ -37,19 +37,24 @@ struct Shared {
 }
 
 impl Client {
-    /// Starts to connect and returns at once: for who wants [`Self::events`] of the first attempts.
-    /// Needs a tokio runtime with time and I/O.
+    /// Starts to connect and returns at once. Needs a tokio runtime with time and I/O.
     pub fn start(options: Options) -> Result<Self, ClientError> {
+        Self::start_watched(options).map(|(client, _)| client)
+    }
+
+    /// The same, with everything that happens from the very first attempt.
+    pub fn start_watched(options: Options) -> Result<(Self, EventStream), ClientError> {
         if options.urls.is_empty() {
             return Err(ClientError::Config("no broker's URL was given".to_owned()));
         }
         let (commands, inbox) = mpsc::unbounded_channel();
         let (link_tell, link) = watch::channel(Link::default());
-        // As many as a reader may be behind before it misses some; it is told.
-        let (events_tell, _) = broadcast::channel(256);
+        // As many as a reader may be behind before it misses some.
+        let (events_tell, seen) = broadcast::channel(256);
         let events = events_tell.downgrade();
         driver::spawn(options, inbox, events_tell, link_tell)?;
-        Ok(Self { shared: Arc::new(Shared { commands, events, link, request_id: Mutex::new(0) }) })
+        let client = Self { shared: Arc::new(Shared { commands, events, link, request_id: Mutex::new(0) }) };
+        Ok((client, EventStream { events: Some(seen) }))
     }
 
     /// Opens a session; waits up to the connect timeout for a broker.

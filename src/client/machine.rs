@@ -47,6 +47,8 @@ const CLOSE_PATIENCE_MS: u64 = 5_000;
 const BACKOFF_MS: u64 = 100;
 /// Stands for the ttl while there is no session yet.
 const TTL_MS_ASSUMED: u64 = 30_000;
+/// A ttl below this is nonsense and would keep the machine spinning.
+const TTL_MS_MIN: u64 = 100;
 
 /// What a machine is made with.
 #[derive(Clone, Debug)]
@@ -195,7 +197,6 @@ enum Pending {
     Ask(u64),
 }
 
-#[derive(Debug)]
 struct Session {
     id: u64,
     secret: String,
@@ -204,6 +205,13 @@ struct Session {
     newest: Promise,
     /// Leases which that answer named as ending.
     named: Vec<u64>,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Not the secret: what is shown may be logged.
+        f.debug_struct("Session").field("id", &self.id).field("newest", &self.newest).finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug)]

@@ -7,8 +7,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A resource in its holder's hands.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+/// A resource in its holder's hands. Its `Debug` names the secrets and shows none.
+#[derive(Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PickInfo {
     /// Its name.
     pub name: String,
@@ -23,6 +23,19 @@ pub struct PickInfo {
     /// Its secrets: only in what goes to the lease's holder.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, String>,
+}
+
+impl std::fmt::Debug for PickInfo {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PickInfo")
+            .field("name", &self.name)
+            .field("pool", &self.pool)
+            .field("labels", &self.labels)
+            .field("properties", &self.properties)
+            .field("slots", &self.slots)
+            .field("secrets", &self.secrets.keys())
+            .finish()
+    }
 }
 
 /// Why a lease is ending.

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
 use super::promise::{self, Promise};
-use super::{Machine, Output, Pending, Phase, Session};
+use super::{Machine, Output, Pending, Phase, Session, TTL_MS_MIN};
 use crate::client::event::Event;
 use crate::clock::BootTime;
 use crate::protocol::call::{SessionClose, SessionOpened, SessionRenewed, StoreNotice, method, notice};
@@ -69,6 +69,9 @@ impl Machine {
 
     pub(super) fn opened(&mut self, now: BootTime, sent: BootTime, opened: SessionOpened) -> Result<(), String> {
         let secret = opened.secret.clone().ok_or("an opened session has no secret")?;
+        if opened.ttl_ms < TTL_MS_MIN {
+            return Err(format!("a session's ttl of {} ms", opened.ttl_ms));
+        }
         let newest = Promise { renewal: opened.renewed.renewal, sent, promise_ms: opened.renewed.promise_ms };
         let (id, ttl_ms) = (opened.session, opened.ttl_ms);
         self.session = Some(Session { id, secret, ttl_ms, newest, named: Vec::new() });

@@ -97,8 +97,8 @@ async fn a_silent_broker_is_left_for_another_socket() {
         (silent, peer)
     };
     let use_it = async {
-        let client = Client::start(broker.options()).expect("it starts");
-        let mut events = client.events();
+        let (client, mut events) = Client::start_watched(broker.options()).expect("it starts");
+        assert!(matches!(events.next().await, Some(Event::Connected { session: 3, resumed: false, .. })));
         while let Some(event) = events.next().await {
             if matches!(event, Event::Connected { resumed: true, .. }) {
                 return client;

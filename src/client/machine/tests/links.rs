@@ -196,6 +196,19 @@ fn a_refused_opening_is_final_unless_it_may_pass() {
 }
 
 #[test]
+fn an_opening_that_makes_no_sense_is_tried_elsewhere() {
+    for (field, value) in [("secret", json!(null)), ("ttl_ms", json!(0)), ("session", json!("three"))] {
+        let mut play = Play::new(1);
+        play.input(Input::Connected);
+        let mut answer = opened(10, TTL, &[]);
+        answer[field] = value;
+        play.answer(play.asked("session.open"), answer);
+        assert_eq!(play.links.last().map(String::as_str), Some("drop"), "{field}");
+        assert!(play.machine.session().is_none() && !play.machine.is_closed(), "{field}");
+    }
+}
+
+#[test]
 fn a_session_that_is_gone_loses_everything_at_once() {
     let gone: [fn(&mut Play); 3] = [
         |play| {
