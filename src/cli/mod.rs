@@ -25,6 +25,7 @@ mod manual;
 mod output;
 mod queue;
 mod resource;
+mod serve;
 mod session;
 mod status;
 mod why;
@@ -75,6 +76,7 @@ pub enum Command {
     Man(manual::Man),
     Queue(queue::QueueCommand),
     Resource(resource::ResourceCommand),
+    Serve(serve::ServeCommand),
     Session(session::SessionCommand),
     Status(status::StatusCommand),
     Why(why::WhyCommand),
@@ -109,6 +111,7 @@ impl Command {
             Self::Man(command) => command.execute(),
             Self::Queue(command) => command.execute(globals),
             Self::Resource(command) => command.execute(globals),
+            Self::Serve(command) => command.execute(),
             Self::Session(command) => command.execute(globals),
             Self::Status(command) => command.execute(globals),
             Self::Why(command) => command.execute(globals),
