@@ -31,18 +31,24 @@ pub(super) struct Settings {
 impl Settings {
     pub(super) fn resolve(command: &ServeCommand) -> Result<Self, Failure> {
         if command.advertise.is_some() {
-            return Err(Failure::usage("--advertise is not in this version: it comes with standby brokers; leave it out"));
+            return Err(Failure::usage(
+                "--advertise is not in this version: it comes with standby brokers; leave it out",
+            ));
         }
         let config = match &command.config {
             Some(path) => {
                 let text = std::fs::read_to_string(path);
-                let text = text.map_err(|error| Failure::usage(format!("{} cannot be read: {error}", path.display())))?;
+                let text =
+                    text.map_err(|error| Failure::usage(format!("{} cannot be read: {error}", path.display())))?;
                 config::read(&text, &path.display().to_string()).map_err(|error| Failure::usage(error.to_string()))?
             }
             None => Config::default(),
         };
         let listen = command.listen.clone().or(config.listen);
-        let listen = listen.map_or(Ok(SocketAddr::from(([127, 0, 0, 1], PORT_DEFAULT))), |text| address(&text))?;
+        let listen = match listen {
+            Some(text) => address(&text)?,
+            None => SocketAddr::from(([127, 0, 0, 1], PORT_DEFAULT)),
+        };
         if !listen.ip().is_loopback() && !command.insecure {
             return Err(Failure::usage(format!(
                 "{listen} can be reached from other machines, and there are no tokens yet: listen on 127.0.0.1, \
@@ -76,7 +82,9 @@ impl Settings {
 fn address(text: &str) -> Result<SocketAddr, Failure> {
     let named = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
     named.as_deref().unwrap_or(text).parse().map_err(|_| {
-        Failure::usage(format!("--listen {text:?} is no address: expected ADDRESS:PORT, such as 127.0.0.1:{PORT_DEFAULT}"))
+        Failure::usage(format!(
+            "--listen {text:?} is no address: expected ADDRESS:PORT, such as 127.0.0.1:{PORT_DEFAULT}"
+        ))
     })
 }
 
@@ -97,9 +105,12 @@ fn default_store() -> Result<PathBuf, Failure> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     // systemd names several with colons between them; the first is as good as any.
     let service = set("STATE_DIRECTORY").and_then(|list| std::env::split_paths(&list).next());
-    let person = || set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state"))).map(|base| base.join("leasehold"));
+    let person =
+        || set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state"))).map(|base| base.join("leasehold"));
     let folder = service.or_else(person).ok_or_else(|| {
-        Failure::usage("no place for the data: neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME is set; say --store sqlite:PATH")
+        Failure::usage(
+            "no place for the data: neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME is set; say --store sqlite:PATH",
+        )
     })?;
     Ok(folder.join("leasehold.db"))
 }
@@ -110,7 +121,9 @@ mod tests {
 
     #[test]
     fn a_store_is_named_by_its_kind() {
-        for (named, path) in [("sqlite:lab.db", "lab.db"), ("sqlite:/x/lab.db", "/x/lab.db"), ("sqlite:///x/lab.db", "/x/lab.db")] {
+        for (named, path) in
+            [("sqlite:lab.db", "lab.db"), ("sqlite:/x/lab.db", "/x/lab.db"), ("sqlite:///x/lab.db", "/x/lab.db")]
+        {
             assert_eq!(store(Some(named.to_owned())).unwrap().to_str(), Some(path), "{named}");
         }
         for named in ["lab.db", "sqlite:", "postgres://x/y"] {

@@ -348,7 +348,7 @@ pub(in crate::core) fn fingerprint(spec: &ClaimSpec) -> u64 {
     }
     let mut hash = Fnv(0xCBF2_9CE4_8422_2325);
     for need in &spec.needs {
-        let _ = write!(hash, "need {need}\n");
+        let _ = writeln!(hash, "need {need}");
     }
     let _ =
         write!(hash, "{:?} {:?} {} {:?} {:?} ", spec.same, spec.distinct, spec.priority, spec.wait_ms, spec.hold_ms);

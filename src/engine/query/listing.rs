@@ -152,7 +152,7 @@ fn holder(view: &View<'_>, resource: &Resource, lease: &Lease) -> HolderInfo {
 pub fn leases(view: &View<'_>, after: u64, limit: usize) -> Page<LeaseInfo> {
     let mut held = view.state.leases.range((Bound::Excluded(LeaseId(after)), Bound::Unbounded));
     let items: Vec<LeaseInfo> = held.by_ref().take(limit).map(|(_, lease)| listed_lease(view, lease)).collect();
-    let next = held.next().and(items.last()).map(|last| last.lease.to_string());
+    let next = held.next().and_then(|_| items.last()).map(|last| last.lease.to_string());
     page(items, next, &view.clock)
 }
 
@@ -245,7 +245,7 @@ pub fn claim(view: &View<'_>, id: ClaimId) -> Option<ClaimInfo> {
 pub fn sessions(view: &View<'_>, after: u64, limit: usize) -> Page<SessionInfo> {
     let mut open = view.state.sessions.range((Bound::Excluded(SessionId(after)), Bound::Unbounded));
     let items: Vec<SessionInfo> = open.by_ref().take(limit).map(|(_, session)| session_info(view, session)).collect();
-    let next = open.next().and(items.last()).map(|last| last.session.to_string());
+    let next = open.next().and_then(|_| items.last()).map(|last| last.session.to_string());
     page(items, next, &view.clock)
 }
 
