@@ -43,6 +43,8 @@ use crate::protocol::rpc::Request;
 const OPEN_PATIENCE_MS: u64 = 15_000;
 /// How long a close is tried for before the broker is left to notice by itself.
 const CLOSE_PATIENCE_MS: u64 = 5_000;
+/// The same while no broker is there: nobody waits long for what comes back by itself.
+const CLOSE_UNREACHED_MS: u64 = 1_500;
 /// The first pause between rounds of tries; each further one is twice as long.
 const BACKOFF_MS: u64 = 100;
 /// Stands for the ttl while there is no session yet.
@@ -417,7 +419,8 @@ impl Machine {
             closing.tickets.push(ticket);
             return;
         }
-        self.closing = Some(Closing { tickets: vec![ticket], give_up_at: now.plus(CLOSE_PATIENCE_MS) });
+        let patience = if self.is_up() { CLOSE_PATIENCE_MS } else { CLOSE_UNREACHED_MS };
+        self.closing = Some(Closing { tickets: vec![ticket], give_up_at: now.plus(patience) });
         self.leases.clear();
         self.end_claims(&ClientError::Closed);
         self.end_asks(&ClientError::Closed);

@@ -349,7 +349,9 @@ fn closing_without_a_socket_closes_on_the_next_one_or_gives_up() {
     play.until(1_000);
     play.input(Input::Connected);
     assert_eq!(play.params("session.close"), json!({"session": 3, "secret": "hush"}));
-    play.until(5_000);
+    play.until(1_499);
+    assert!(!play.machine.is_closed());
+    play.until(1_500);
     assert!(matches!(&play.answers[..], [(4, Err(ClientError::NoBroker(_)))]));
     assert!(play.machine.is_closed());
 
