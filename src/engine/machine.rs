@@ -264,10 +264,11 @@ impl Machine {
     pub fn committed(&mut self, at: BootTime, batch: &Batch) {
         self.in_flight = false;
         self.closing.clear();
+        // Answers leave before what follows from them: who closed its session hears that it is done.
+        self.held.release_sealed();
         for event in &batch.events {
             self.know_durable(at, event);
         }
-        self.held.release_sealed();
         if self.failure.take().is_some() {
             self.decide_quietly(Command::StoreWorks(true));
             self.tell_store(true, "the store works again");
@@ -298,10 +299,10 @@ impl Machine {
         self.in_flight = false;
         if tables.batch == batch.number {
             self.closing.clear();
+            self.held.release_sealed();
             for event in &batch.events {
                 self.know_durable(at, event);
             }
-            self.held.release_sealed();
             return Ok(());
         }
         self.broker = Broker::new(tables, self.options.limits.clone())?;
