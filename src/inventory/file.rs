@@ -20,7 +20,7 @@ use crate::core::limits::{LABELS_PER_RESOURCE_MAX, RESOURCES_MAX, SLOTS_MAX, SPA
 use crate::core::refusal::{Code, Refusal};
 use crate::core::types::{Key, NameError, ResourceName, Value};
 
-/// Bytes of an inventory file. A longer one is refused before it is parsed.
+/// Bytes of an inventory file, as many as HTTP takes. A longer one is refused before it is parsed.
 pub const FILE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 const POOL_KEYS: &[&str] =

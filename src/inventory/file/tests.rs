@@ -27,7 +27,7 @@ labels = { site = "berlin", os = "none" }
 properties = { rack = "{{7}}" }
 
 [[resource]]
-name = "pixel-8-{01..04}"    # ranges and {a,b,c} lists expand side by side
+name = "pixel-8-{01..04}"
 was = "pixel8-{1..4}"
 pool = "phone"
 labels = { os = "android", api = 34, weight = 0.5, whole = 34.0, beta = true, slot = "{a,b,c,d}" }
@@ -270,4 +270,22 @@ fn nothing_that_can_be_typed_ends_the_process() {
     }
     let deep = format!("a = {}", "[".repeat(100_000));
     assert!(read(&deep, "lab.toml").is_err());
+}
+
+#[test]
+fn the_example_is_a_lab_that_works_as_it_is() {
+    let lab = read(include_str!("../../../examples/lab.toml"), "examples/lab.toml").expect("the example reads");
+    let count = |pool: &str| lab.resources.iter().filter(|resource| resource.spec.pool.as_str() == pool).count();
+    let pools = ["phone", "board", "account", "vlan", "port", "seats"];
+    assert_eq!(pools.map(count), [10, 5, 4, 7, 100, 2]);
+    assert_eq!(lab.resources.len(), 128);
+    let without = lab.resources.iter().all(|resource| resource.spec.secrets.is_empty());
+    assert!(without, "a secret that is not there would quarantine its resource");
+}
+
+#[test]
+fn the_message_that_the_manual_shows_is_the_one_that_is_told() {
+    let text = format!("{}{}lables = {{}}\n", "\n".repeat(8), RESOURCE);
+    let error = read(&text, "lab.toml").expect_err("a typo");
+    assert!(include_str!("../../../docs/inventory.md").contains(&error.to_string()), "{error}");
 }
