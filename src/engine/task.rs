@@ -119,7 +119,12 @@ impl Task {
             let pause = Duration::from_millis(wake.since(boot_now()).max(1));
             tokio::select! {
                 biased;
-                (store, done) = async { match &mut work { Some((work, _)) => work.await, None => std::future::pending().await } } => {
+                (store, done) = async {
+                    match &mut work {
+                        Some((work, _)) => work.await,
+                        None => std::future::pending().await,
+                    }
+                } => {
                     let since = work.take().map_or(now, |(_, since)| since);
                     match self.finish(store, done, since, &mut retry_ms) {
                         Next::Idle(store) => idle = Some(store),
