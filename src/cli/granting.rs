@@ -119,7 +119,7 @@ struct Said<'a> {
     messages: &'a Messages,
     began: BootTime,
     at: BootTime,
-    gist: Option<(Option<u64>, Option<String>, Vec<(String, u64)>)>,
+    gist: Option<waiting::Gist>,
     trouble: Option<String>,
 }
 
@@ -165,10 +165,8 @@ impl<'a> Said<'a> {
     fn event(&mut self, event: &Event) {
         match event {
             Event::ConnectFailed { why, .. } | Event::Disconnected { why } => self.trouble(why),
-            Event::Connected { .. } => {
-                if self.trouble.take().is_some() {
-                    self.line("connected to the broker".to_owned());
-                }
+            Event::Connected { .. } if self.trouble.take().is_some() => {
+                self.line("connected to the broker".to_owned());
             }
             Event::StoreState { working, message } => {
                 let state = if *working { "works again" } else { "fails, nothing is granted until it works" };

@@ -29,9 +29,13 @@ fn held(other: &InTheWay, now: u64) -> String {
     format!("{resource} is held by {owner}{job} for {since}{}", more.unwrap_or_default())
 }
 
-/// What makes a line worth saying again: everything but the passing of time.
+/// What makes a line worth saying again: place, what blocks it, and who holds what is in the way;
+/// not the passing of time.
+pub type Gist = (Option<u64>, Option<String>, Vec<(String, u64)>);
+
+/// The gist of a waiting claim.
 #[must_use]
-pub fn gist(claim: &ClaimInfo) -> (Option<u64>, Option<String>, Vec<(String, u64)>) {
+pub fn gist(claim: &ClaimInfo) -> Gist {
     let others = claim.in_the_way.iter().map(|other| (other.resource.clone(), other.lease)).collect();
     (claim.place, claim.blocked.clone(), others)
 }

@@ -100,7 +100,7 @@ pub async fn kill_everything(mut tree: Tree) -> bool {
     let killing = tokio::task::spawn_blocking(move || {
         for _ in 0..KILL_TRIES {
             tree.signal(nix::sys::signal::Signal::SIGKILL);
-            tree::reap();
+            drop(tree::reap());
             if tree.is_empty() {
                 return true;
             }
