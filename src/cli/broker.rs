@@ -22,6 +22,7 @@ pub struct Broker {
     runtime: tokio::runtime::Runtime,
     http: Http,
     owner: String,
+    key: Option<String>,
 }
 
 impl Broker {
@@ -32,7 +33,13 @@ impl Broker {
             .build()
             .map_err(|error| Failure::own(format!("no event loop can be made: {error}")))?;
         let http = Http::new(BaseUrl::parse_list(&globals.url)?)?;
-        Ok(Self { runtime, http, owner: header_text(&default_owner()) })
+        Ok(Self { runtime, http, owner: header_text(&default_owner()), key: None })
+    }
+
+    /// The same, asking under the key of a lease.
+    #[must_use]
+    pub fn under(self, key: Option<String>) -> Self {
+        Self { key, ..self }
     }
 
     /// `GET path`.
@@ -95,11 +102,14 @@ impl Broker {
         }
     }
 
-    async fn send(&self, method: &str, path: &str, body: Option<Vec<u8>>) -> Result<Answer, ClientError> {
+    /// Asks, whatever the answer is.
+    pub async fn send(&self, method: &str, path: &str, body: Option<Vec<u8>>) -> Result<Answer, ClientError> {
         let method = hyper::Method::from_bytes(method.as_bytes())
             .map_err(|error| ClientError::Config(format!("{method}: {error}")))?;
         let body = body.map(|bytes| ("application/json", bytes.into()));
-        self.http.send(method, path, body, &[(OWNER_HEADER, self.owner.as_str())]).await
+        let mut headers = vec![(OWNER_HEADER, self.owner.as_str())];
+        headers.extend(self.key.as_deref().map(|key| (crate::protocol::LEASE_KEY_HEADER, key)));
+        self.http.send(method, path, body, &headers).await
     }
 
     /// The client underneath, for what is read as it comes.

@@ -39,7 +39,9 @@ impl From<ClientError> for NotGranted {
 }
 
 impl NotGranted {
-    fn interrupted(caught: Caught) -> Self {
+    /// A signal ended the wait.
+    #[must_use]
+    pub fn interrupted(caught: Caught) -> Self {
         let name = nix::sys::signal::Signal::try_from(caught.number).map_or("a signal", |signal| signal.as_str());
         Self {
             ended: Ending::Interrupted,

@@ -9,9 +9,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
+pub mod acquire;
 pub mod claim;
 pub mod exit_code;
 pub mod granting;
+pub mod held;
 pub mod run;
 pub mod tags;
 pub mod terminal;
@@ -67,6 +69,10 @@ pub enum Command {
     /// when the lease was lost or ended and the command stopped for it; 124 when no lease came within --wait;
     /// 125 for everything else of its own.
     Run(run::RunCommand),
+    Acquire(acquire::AcquireCommand),
+    Release(held::ReleaseCommand),
+    Extend(held::ExtendCommand),
+    Renew(held::RenewCommand),
     Bench(bench::BenchCommand),
     /// Print the completions of a shell
     Completions(manual::Completions),
@@ -83,6 +89,9 @@ pub enum Command {
     /// Watch over the command of a `run`
     #[command(name = "__guard", hide = true)]
     Guard(run::guard::GuardCommand),
+    /// Hold the lease of an `acquire --detach`
+    #[command(name = "__keeper", hide = true)]
+    Keeper(acquire::keeper::KeeperCommand),
 }
 
 /// Reads the process's command line, does it, and answers with what the process exits with.
@@ -105,6 +114,11 @@ impl Command {
         match self {
             Self::Bench(command) => command.execute(globals),
             Self::Run(command) => command.execute(globals),
+            Self::Acquire(command) => command.execute(globals),
+            Self::Release(command) => command.execute(globals),
+            Self::Extend(command) => command.execute(globals),
+            Self::Renew(command) => command.execute(globals),
+            Self::Keeper(command) => command.execute(),
             Self::Completions(command) => command.execute(),
             Self::Events(command) => command.execute(globals),
             Self::Lease(command) => command.execute(globals),
@@ -134,7 +148,17 @@ fn usage_exit(words: &[std::ffi::OsString], error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         return ExitCode::from(exit_code::DONE);
     }
-    ExitCode::from(usage_code(words))
+    let code = usage_code(words);
+    if words.iter().any(|word| word == "acquire") && asks_for_env(words) {
+        println!("{}", acquire::format::shell_failure(code).trim_end());
+    }
+    ExitCode::from(code)
+}
+
+/// Whether `eval` waits for the output, and has to fail with it.
+fn asks_for_env(words: &[std::ffi::OsString]) -> bool {
+    words.iter().any(|word| word == "--format=env")
+        || words.windows(2).any(|pair| pair[0] == "--format" && pair[1] == "env")
 }
 
 fn usage_code(words: &[std::ffi::OsString]) -> u8 {

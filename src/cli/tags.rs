@@ -132,6 +132,8 @@ mod tests {
 
     use super::{of_ci, tags, without_password};
 
+    type Pairs<'a> = &'a [(&'a str, &'a str)];
+
     fn found(environment: &[(&str, &str)]) -> BTreeMap<String, String> {
         let pairs: BTreeMap<&str, &str> = environment.iter().copied().collect();
         of_ci(&|name| pairs.get(name).map(|value| (*value).to_owned()))
@@ -160,7 +162,7 @@ mod tests {
             ("attempt", "2"),
         ];
         let gitea: Vec<_> = actions.iter().copied().skip(1).chain([("GITEA_ACTIONS", "true")]).collect();
-        let table: &[(&[(&str, &str)], &[(&str, &str)])] = &[
+        let table: &[(Pairs<'_>, Pairs<'_>)] = &[
             (&actions, &of_actions),
             (&gitea, &of_actions),
             (

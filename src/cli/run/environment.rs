@@ -25,7 +25,7 @@ pub const RESOURCES: &str = "LEASEHOLD_RESOURCES";
 pub const SECRETS_FILE: &str = "LEASEHOLD_SECRETS_FILE";
 
 /// What changes between this process's environment and the command's.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment {
     /// Set, with these values.
     pub set: BTreeMap<String, String>,

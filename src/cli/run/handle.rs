@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
@@ -25,11 +25,7 @@ pub struct GuardHandle {
 impl GuardHandle {
     /// Starts this very binary as a guard; see [`Self::spawn`].
     pub fn spawn_self() -> std::io::Result<Self> {
-        // By the link, as the file may have been replaced since by a newer version.
-        #[cfg(target_os = "linux")]
-        return Self::spawn(Path::new("/proc/self/exe"));
-        #[cfg(not(target_os = "linux"))]
-        return Self::spawn(&std::env::current_exe()?);
+        Self::spawn(&this_binary()?)
     }
 
     /// Starts `program`, which is this binary, as a guard, and hands it this process's stdin for
@@ -57,4 +53,13 @@ impl GuardHandle {
     pub fn tell(&mut self, order: &super::guard::talk::Order) -> std::io::Result<()> {
         self.socket.write_all(&super::guard::talk::line(order))
     }
+}
+
+/// Where to start this very binary from: by the link, as the file may have been replaced since by
+/// a newer version.
+pub fn this_binary() -> std::io::Result<PathBuf> {
+    #[cfg(target_os = "linux")]
+    return Ok(PathBuf::from("/proc/self/exe"));
+    #[cfg(not(target_os = "linux"))]
+    return std::env::current_exe();
 }

@@ -235,6 +235,34 @@ pub fn start_of(pid: i32) -> Option<u64> {
     return nix::sys::signal::kill(Pid::from_raw(pid), None).ok().map(|()| 0);
 }
 
+/// Sends `signal` to that one process, if it is still there.
+pub fn signal_one(pid: i32, start: u64, signal: Signal) {
+    // Gone, or another user's: nothing more can be done about either.
+    let _ = send(Process { pid, parent: 0, start, zombie: false }, signal);
+}
+
+/// Waits until that one process has ended, whoever's child it is. Where the system does not tell,
+/// it is looked for every `look_every`.
+pub fn wait_until_gone(pid: i32, start: u64, look_every: std::time::Duration) {
+    #[cfg(target_os = "linux")]
+    if let Some(number) = rustix::process::Pid::from_raw(pid)
+        && let Ok(handle) = rustix::process::pidfd_open(number, rustix::process::PidfdFlags::empty())
+    {
+        use std::os::fd::AsFd;
+        let mut waited = [nix::poll::PollFd::new(handle.as_fd(), nix::poll::PollFlags::POLLIN)];
+        while start_of(pid) == Some(start) {
+            match nix::poll::poll(&mut waited, nix::poll::PollTimeout::NONE) {
+                Ok(_) => return,
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(_) => break,
+            }
+        }
+    }
+    while start_of(pid) == Some(start) {
+        std::thread::sleep(look_every);
+    }
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use std::collections::BTreeSet;
