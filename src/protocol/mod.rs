@@ -11,6 +11,7 @@
 
 pub mod call;
 pub mod error;
+pub mod http;
 pub mod info;
 pub mod rpc;
 
