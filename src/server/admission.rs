@@ -133,7 +133,8 @@ mod tests {
     fn requests_are_admitted_by_their_headers() {
         let local = ("host", "localhost:5327");
         // headers, admitted without --insecure, admitted with it, the header named when not
-        let table: &[(&[(&str, &str)], bool, bool, &str)] = &[
+        type Row<'a> = (&'a [(&'a str, &'a str)], bool, bool, &'a str);
+        let table: &[Row<'_>] = &[
             (&[local], true, true, ""),
             (&[("host", "127.0.0.1:5327")], true, true, ""),
             (&[("host", "127.3.2.1")], true, true, ""),

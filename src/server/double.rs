@@ -40,7 +40,8 @@ pub(super) struct Double {
     pub(super) address: SocketAddr,
     pub(super) inputs: mpsc::Receiver<Input>,
     pub(super) shared: Arc<Shared>,
-    pub(super) health: watch::Sender<Health>,
+    /// Kept, as the engine's health is asked for after.
+    _health: watch::Sender<Health>,
 }
 
 impl Double {
@@ -48,13 +49,13 @@ impl Double {
         let (sender, inputs) = mpsc::channel(64);
         let (health, healthy) = watch::channel(Health::default());
         let (_, inventory_error) = watch::channel(None);
-        let handle = Handle::new(sender, healthy, std::sync::Arc::default());
+        let handle = Handle::new(sender, healthy, Arc::default());
         let shared = Arc::new(Shared::new(handle, limits, About::default(), inventory_error));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let app = App { shared: shared.clone(), reader: Nothing };
         tokio::spawn(listen(listener, router(app), shared.clone()));
-        Self { address, inputs, shared, health }
+        Self { address, inputs, shared, _health: health }
     }
 
     /// The next input; panics when there is none any more.

@@ -50,7 +50,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections_max: 20_000,
+            connections_max: 16_384,
             handshake_timeout: Duration::from_secs(10),
             outbound_messages_max: 2_048,
             flush_timeout: Duration::from_secs(10),

@@ -1,76 +1,139 @@
-//! The inventory file of a running broker: applied at the start, and again when it changes.
+//! The inventory file of a running broker: applied at the start, and whenever it changes.
+//!
+//! A file that cannot be applied changes nothing: the broker goes on with the inventory it has
+//! and says so, here on stderr, in `status` and in a metric. Only a broker that has none refuses
+//! to start.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
-use crate::cli::exit_code::Failure;
+use super::Failure;
 use crate::core::command::Command;
 use crate::engine::handle::Handle;
 use crate::engine::input::Told;
-use crate::inventory::watch::{Seen, read_now};
-use crate::inventory::{file, watch as watcher};
+use crate::inventory::file;
+use crate::inventory::watch::{Seen, read_now, watch as watch_file};
 use crate::protocol::info::ApplyInfo;
 
-/// Why the file is not applied, for `status` and the metric; `None` when it is.
-pub(super) type TellError = watch::Sender<Option<Arc<str>>>;
+/// How often a file that could not be applied is tried again: an admin may have confirmed it, or
+/// the store may work again.
+const RETRY: Duration = Duration::from_secs(5);
 
-/// Applies the file. A broker that has an inventory starts with that when the file is bad; one
-/// that has none does not start. Answers the text that was applied.
-pub(super) async fn apply_at_start(handle: &Handle, path: &Path, tell: &TellError) -> Result<Option<String>, Failure> {
-    let outcome = match read_now(path) {
-        Ok(text) => apply(handle, path, &text).await.map(|info| (text, info)),
-        Err(message) => Err(message),
-    };
-    match outcome {
-        Ok((text, _)) => Ok(Some(text)),
-        Err(message) => {
-            let known = handle.read(|view| view.state.resources.len()).await;
-            let known = known.map_err(|error| Failure::refused(error.message))?;
-            if known == 0 {
-                return Err(Failure::refused(message));
-            }
-            eprintln!("leasehold: {message}");
-            eprintln!("leasehold: the file is not applied: starting with the {known} resources on the books");
-            tell.send_replace(Some(message.into()));
-            Ok(None)
-        }
-    }
+/// Why the file is not applied, while it is not.
+pub(super) type Trouble = Option<Arc<str>>;
+
+/// The file and how it stands.
+pub(super) struct Inventory {
+    path: PathBuf,
+    handle: Handle,
+    trouble: watch::Sender<Trouble>,
+    /// What the file said when it was last read.
+    text: Option<String>,
 }
 
-/// Applies the file whenever it has settled on something else.
-pub(super) async fn follow(handle: Handle, path: PathBuf, known: Option<String>, tell: TellError) {
-    let (told, mut seen) = mpsc::channel(1);
-    tokio::spawn(watcher::watch(path.clone(), known, told));
-    while let Some(seen) = seen.recv().await {
-        let outcome = match seen {
-            Seen::Text(text) => apply(&handle, &path, &text).await,
-            Seen::Unreadable(message) => Err(message),
+impl Inventory {
+    /// Applies the file for the start.
+    ///
+    /// # Errors
+    /// When it cannot be applied and the broker has no inventory to go on with.
+    pub(super) async fn begin(path: &Path, handle: &Handle, trouble: watch::Sender<Trouble>) -> Result<Self, Failure> {
+        let mut inventory = Self { path: path.to_owned(), handle: handle.clone(), trouble, text: None };
+        let applied = match inventory.read().await {
+            Ok(text) => {
+                inventory.text = Some(text.clone());
+                inventory.apply(text).await
+            }
+            Err(error) => Err(error),
         };
-        match outcome {
-            Ok(info) => {
-                let waiting = info.changes.iter().filter(|change| change.pending).count();
-                let later = if waiting > 0 { format!(", {waiting} of them once they are free") } else { String::new() };
-                eprintln!("leasehold: {} applied: {} changes{later}", path.display(), info.changes.len());
-                tell.send_replace(None);
-            }
-            Err(message) => {
-                eprintln!("leasehold: {message}");
-                eprintln!("leasehold: the file is not applied: the inventory stays as it is");
-                tell.send_replace(Some(message.into()));
+        match applied {
+            Ok(_) => Ok(inventory),
+            Err(error) if inventory.is_empty().await? => Err(Failure::refused(error)),
+            Err(error) => {
+                inventory.say(error);
+                Ok(inventory)
             }
         }
     }
-}
 
-async fn apply(handle: &Handle, path: &Path, text: &str) -> Result<ApplyInfo, String> {
-    let name = path.display().to_string();
-    let declared = file::read(text, &name).map_err(|error| error.to_string())?;
-    let command = Command::Apply { declared: Arc::new(declared), prune: true, confirmed: false, dry_run: false };
-    match handle.command(command).await {
-        Ok(Told::Applied(info)) => Ok(info),
-        Ok(_) => Err(format!("{name}: the broker has no answer to this")),
-        Err(error) => Err(format!("{name}: {}", error.message)),
+    async fn read(&self) -> Result<String, String> {
+        let path = self.path.clone();
+        tokio::task::spawn_blocking(move || read_now(&path)).await.unwrap_or_else(|error| Err(error.to_string()))
+    }
+
+    async fn is_empty(&self) -> Result<bool, Failure> {
+        let empty = self.handle.read(|view| view.state.resources.is_empty() && view.state.pools.is_empty()).await;
+        empty.map_err(|error| Failure::refused(error.to_string()))
+    }
+
+    /// Follows the file for ever.
+    pub(super) async fn follow(mut self) {
+        let (told, mut seen) = mpsc::channel(1);
+        let watching = watch_file(self.path.clone(), self.text.clone(), told);
+        let following = async {
+            loop {
+                let troubled = self.trouble.borrow().is_some();
+                tokio::select! {
+                    seen = seen.recv() => match seen {
+                        Some(Seen::Text(text)) => self.apply_changed(text).await,
+                        Some(Seen::Unreadable(problem)) => self.say(problem),
+                        None => return,
+                    },
+                    () = tokio::time::sleep(RETRY), if troubled => self.try_again().await,
+                }
+            }
+        };
+        tokio::join!(watching, following);
+    }
+
+    /// Tries a file again that said the same before; one that says something else is told by
+    /// the watch, once it has settled.
+    async fn try_again(&mut self) {
+        match self.read().await {
+            Ok(text) if self.text.as_ref() == Some(&text) => self.apply_changed(text).await,
+            Ok(_) => {}
+            Err(problem) => self.say(problem),
+        }
+    }
+
+    async fn apply_changed(&mut self, text: String) {
+        self.text = Some(text.clone());
+        match self.apply(text).await {
+            Ok(info) => {
+                if !info.changes.is_empty() {
+                    eprintln!("leasehold: {} applied: {} changes", self.path.display(), info.changes.len());
+                }
+                self.trouble.send_if_modified(|trouble| trouble.take().is_some());
+            }
+            Err(error) => self.say(error),
+        }
+    }
+
+    /// Makes the file's part of the inventory what it says.
+    async fn apply(&self, text: String) -> Result<ApplyInfo, String> {
+        let name = self.path.display().to_string();
+        let read = tokio::task::spawn_blocking(move || file::read(&text, &name)).await;
+        let declared = read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+        let command = Command::Apply { declared: Arc::new(declared), prune: true, confirmed: false, dry_run: false };
+        match self.handle.command(command).await {
+            Ok(Told::Applied(info)) => Ok(info),
+            Ok(_) => Err(format!("{}: the broker answered itself wrongly", self.path.display())),
+            Err(error) => Err(format!("{}: {error}", self.path.display())),
+        }
+    }
+
+    /// Says once why the file is not applied.
+    fn say(&self, problem: String) {
+        let problem: Arc<str> = problem.into();
+        let new = self.trouble.send_if_modified(|trouble| {
+            let new = trouble.as_ref() != Some(&problem);
+            *trouble = Some(problem.clone());
+            new
+        });
+        if new {
+            eprintln!("leasehold: the inventory file is not applied, the broker goes on with what it has: {problem}");
+        }
     }
 }

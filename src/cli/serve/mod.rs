@@ -14,12 +14,15 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
+use self::inventory::Inventory;
 use self::options::Settings;
 use super::exit_code::{self, Failure};
 use crate::engine;
 use crate::engine::handle::Handle;
 use crate::server::http::router;
+use crate::server::limits::Limits;
 use crate::server::listen::listen;
 use crate::server::shared::{About, App, Shared};
 use crate::store::Store;
@@ -28,6 +31,8 @@ use crate::units::show_duration_ms;
 
 /// How long sockets and requests under way may take to end once the broker has said that it stops.
 const GOODBYE: Duration = Duration::from_secs(3);
+/// Files a broker needs beside its connections: the store's, and those of the system.
+const FILES_BESIDE: u64 = 128;
 
 /// Be the broker
 #[derive(Debug, Args)]
@@ -68,18 +73,19 @@ impl ServeCommand {
     }
 }
 
-async fn serve(settings: Settings) -> Result<u8, Failure> {
+async fn serve(mut settings: Settings) -> Result<u8, Failure> {
     let mut signals = Signals::new()?;
     let listener = bind(settings.listen).await?;
     let address = listener.local_addr().map_err(|error| Failure::refused(error.to_string()))?;
+    fit_files(&mut settings.server);
     let store = Sqlite::open(&settings.store).await.map_err(|error| Failure::refused(error.to_string()))?;
     let (name, reader) = (store.name(), store.reader());
-    let (handle, engine) = engine::start(store, settings.engine.clone(), settings.retention_ms)
+    let (handle, mut engine) = engine::start(store, settings.engine.clone(), settings.retention_ms)
         .await
         .map_err(|error| Failure::refused(error.to_string()))?;
     let (tell_error, inventory_error) = watch::channel(None);
-    let applied = match &settings.inventory {
-        Some(path) => inventory::apply_at_start(&handle, path, &tell_error).await?,
+    let inventory = match &settings.inventory {
+        Some(path) => Some(Inventory::begin(path, &handle, tell_error).await?),
         None => None,
     };
     let about = About {
@@ -88,40 +94,62 @@ async fn serve(settings: Settings) -> Result<u8, Failure> {
         insecure: settings.insecure,
     };
     let shared = Arc::new(Shared::new(handle.clone(), settings.server.clone(), about, inventory_error));
-    announce(&handle, &settings, address, &name).await?;
     handle.accepting().await.map_err(|error| Failure::refused(error.message))?;
-    if let Some(path) = settings.inventory {
-        tokio::spawn(inventory::follow(handle.clone(), path, applied, tell_error));
-    }
     let app = App { shared: shared.clone(), reader };
     let serving = tokio::spawn(listen(listener, router(app), shared.clone()));
+    announce(&handle, &settings, address, &name).await?;
+    let following = inventory.map(|inventory| tokio::spawn(inventory.follow()));
     tokio::select! {
-        () = signals.stop() => {}
-        ended = engine => {
+        _ = signals.next() => {}
+        ended = &mut engine => {
             let why = ended.err().map_or_else(String::new, |error| format!(": {error}"));
             return Err(Failure::refused(format!("the engine ended{why}: start the broker again, it loses nothing")));
         }
     }
+    if let Some(following) = following {
+        following.abort();
+    }
     tokio::select! {
-        () = wind_down(&handle, &settings.engine, &shared) => {}
-        () = signals.stop() => {
+        () = wind_down(handle, &settings.engine, shared, serving) => {}
+        number = signals.next() => {
             eprintln!("leasehold: stopping at once");
-            return Ok(exit_code::DONE);
+            return Ok(exit_code::of_signal(number));
         }
     }
-    drop((serving, shared, handle));
+    // The engine ends when nobody is left to ask it anything.
+    let _ = tokio::time::timeout(GOODBYE, engine).await;
     eprintln!("leasehold: stopped");
     Ok(exit_code::DONE)
 }
 
 /// The planned stop: no grants, everybody renews and is promised longer, then goodbye.
-async fn wind_down(handle: &Handle, engine: &engine::machine::Options, shared: &Shared) {
+async fn wind_down(handle: Handle, engine: &engine::machine::Options, shared: Arc<Shared>, serving: JoinHandle<()>) {
     let grace = show_duration_ms(engine.restart_grace_ms);
     eprintln!("leasehold: stopping: no more grants; sessions that renew now keep their leases for {grace}");
     handle.stop().await;
     shared.closing.cancel();
+    let goodbye = async {
+        // Fails only where a task panicked, which has been said.
+        let _ = serving.await;
+        shared.tasks.wait().await;
+    };
     // Whoever does not say goodbye in time is dropped; its session has its promise all the same.
-    let _ = tokio::time::timeout(GOODBYE, shared.tasks.wait()).await;
+    let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+}
+
+/// Raises the bound on open files as far as this process may. Where that is not enough for
+/// `connections_max`, fewer are taken, and that is said.
+fn fit_files(limits: &mut Limits) {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let wanted = u64::try_from(limits.connections_max).unwrap_or(u64::MAX).saturating_add(FILES_BESIDE);
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    let raised = wanted.min(hard).max(soft);
+    let now = if raised > soft && setrlimit(Resource::RLIMIT_NOFILE, raised, hard).is_err() { soft } else { raised };
+    if now < wanted {
+        let fit = now.saturating_sub(FILES_BESIDE).max(1);
+        eprintln!("leasehold: only {now} files may be open (ulimit -n), so at most {fit} connections are served");
+        limits.connections_max = usize::try_from(fit).unwrap_or(limits.connections_max);
+    }
 }
 
 async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
@@ -139,32 +167,45 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
 async fn announce(handle: &Handle, settings: &Settings, address: SocketAddr, store: &str) -> Result<(), Failure> {
     let counts = handle.read(|view| (view.state.resources.len(), view.state.pools.len(), view.state.leases.len()));
     let (resources, pools, leases) = counts.await.map_err(|error| Failure::refused(error.message))?;
-    eprintln!("leasehold: listening on ws://{address}");
-    eprintln!("leasehold: {resources} resources in {pools} pools, {leases} leased");
+    let (resources, pools, leases) = (many(resources, "resource"), many(pools, "pool"), many(leases, "lease"));
+    let from = settings.inventory.as_ref().map(|path| format!(", from {}", path.display())).unwrap_or_default();
     eprintln!("leasehold: data in {store}");
+    eprintln!("leasehold: {resources} in {pools}{from}; {leases} held");
     if settings.insecure {
-        eprintln!("leasehold: --insecure: whoever reaches {address} may do everything an admin may");
+        eprintln!("leasehold: --insecure: WHOEVER REACHES {address} MAY DO EVERYTHING AN ADMIN MAY");
     }
+    // The last line: from here on connections are accepted.
+    eprintln!("leasehold: listening on ws://{address}");
     Ok(())
 }
 
-/// SIGTERM and SIGINT: once for a planned stop, twice for at once.
+fn many(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// SIGTERM, SIGINT and SIGHUP: once for a planned stop, twice for at once.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
 }
 
 impl Signals {
     fn new() -> Result<Self, Failure> {
-        let listen =
-            |kind| signal(kind).map_err(|error| Failure::refused(format!("cannot listen for signals: {error}")));
-        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        let on = |kind| signal(kind).map_err(|error| Failure::refused(format!("cannot listen for signals: {error}")));
+        Ok(Self {
+            terminate: on(SignalKind::terminate())?,
+            interrupt: on(SignalKind::interrupt())?,
+            hang_up: on(SignalKind::hangup())?,
+        })
     }
 
-    async fn stop(&mut self) {
+    /// The number of the signal that comes next.
+    async fn next(&mut self) -> i32 {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
+            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
+            _ = self.hang_up.recv() => SignalKind::hangup().as_raw_value(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What every route reads of a request and puts into an answer: who asks, under which key, which
 //! page; and the lab's now.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
@@ -39,7 +39,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Asker {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Refusal> {
         let at = boot_now();
-        let peer = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
+        let peer = parts.extensions.get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
         let name = text(&parts.headers, OWNER_HEADER)?;
         let owner = convert::owner(name, peer)?;
         let key = text(&parts.headers, LEASE_KEY_HEADER)?.map(convert::key_hash).transpose()?;

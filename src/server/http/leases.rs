@@ -3,6 +3,7 @@
 //! A lease without a socket lives by the key in its header: every request under it is a sign of
 //! life as of when it was received, however long the broker then takes to answer.
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -111,7 +112,7 @@ pub async fn acquire(
         None => return Err(Refusal(convert::invalid("`request_id` is missing: give the request a name of your own"))),
     };
     let owner = match &request.owner {
-        Some(name) => convert::owner(Some(name), std::net::IpAddr::from([0, 0, 0, 0]))?,
+        Some(name) => convert::owner(Some(name), IpAddr::V4(Ipv4Addr::UNSPECIFIED))?,
         None => asker.owner.clone(),
     };
     let ttl_ms = convert::ttl_ms(request.ttl_ms.unwrap_or(TTL_MS_HTTP_DEFAULT))?;

@@ -124,7 +124,7 @@ struct Commits {
 impl Commits {
     #[expect(clippy::cast_precision_loss, reason = "milliseconds as seconds, for a graph")]
     fn of(engine: &EngineMetrics) -> Self {
-        let bounds = COMMIT_BUCKETS_MS.iter().map(|ms| *ms as f64 / 1_000.0).chain([f64::MAX]);
+        let bounds = COMMIT_BUCKETS_MS.iter().map(|ms| *ms as f64 / 1_000.0).chain([f64::INFINITY]);
         let counts = engine.commits.iter().map(|count| count.load(Ordering::Relaxed));
         Self {
             sum_seconds: engine.commit_ms.load(Ordering::Relaxed) as f64 / 1_000.0,

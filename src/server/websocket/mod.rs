@@ -90,11 +90,14 @@ async fn serve(upgraded: Upgraded, peer: SocketAddr, shared: Arc<Shared>) {
 
 async fn run<S: AsyncRead + AsyncWrite + Unpin>(stream: WebSocketStream<S>, peer: SocketAddr, shared: Arc<Shared>) {
     // Fails only when the engine is gone, and then everything is about to be.
-    if let Ok(socket) = Socket::attach(stream, peer.ip(), shared).await {
+    if let Ok(socket) = Socket::attach(stream, peer.ip(), shared.clone()).await {
+        shared.metrics.socket_opened();
         socket.run().await;
+        shared.metrics.socket_closed();
     }
 }
 
+#[expect(clippy::result_large_err, reason = "made once per refused upgrade")]
 fn check(headers: &HeaderMap) -> Result<(), Response> {
     if !has_token(headers, CONNECTION.as_str(), "upgrade") || !has_token(headers, UPGRADE.as_str(), "websocket") {
         return Err(plain_http());
