@@ -107,6 +107,10 @@ impl Broker {
     /// Decides a command at `now` and settles. Lab time that would go back stands still.
     pub fn decide(&mut self, now: LabTime, command: Command) -> Reply {
         let now = now.max(self.state.lab.now);
+        // What time has brought about comes first: a wait that is over is not granted any more.
+        if !matches!(command, Command::Start) {
+            self.tick(now);
+        }
         let reply = self.dispatch(now, command);
         self.review(now);
         self.settle(now);
@@ -136,7 +140,7 @@ impl Broker {
                 self.dirty.extend(pools);
                 Reply::Done
             }
-            Command::Tick => self.tick(now),
+            Command::Tick => Reply::Done,
             Command::OpenSession { owner, ttl, secret, kind } => self.open_session(now, owner, ttl, secret, kind),
             Command::SessionUp(session) => self.session_up(session),
             Command::SessionDown(session) => self.session_down(now, session),
@@ -175,7 +179,7 @@ impl Broker {
     }
 
     /// Does what lab time has come to.
-    fn tick(&mut self, now: LabTime) -> Reply {
+    fn tick(&mut self, now: LabTime) {
         while let Some((at, deadline)) = self.state.deadlines.first().cloned() {
             if at > now {
                 break;
@@ -186,12 +190,15 @@ impl Broker {
                 Deadline::Keyed(key) => self.emit(now, Event::KeyedForgotten { key }),
             }
         }
-        Reply::Done
     }
 
     /// The one place where an event comes to be: it changes the books, the index follows, and
     /// what it may have made possible is noted for settling.
     pub(super) fn emit(&mut self, now: LabTime, event: Event) {
+        // Where a resource leaves, claims may have lost their hope and with it what they keep back.
+        if let Event::ResourceChanged { resource, .. } | Event::ResourceRemoved { resource } = &event {
+            self.touch_resource(*resource, true);
+        }
         self.state.apply(now, &event);
         match &event {
             Event::ResourceAdded { resource, .. }
@@ -240,11 +247,7 @@ impl Broker {
     }
 
     fn touch_resource(&mut self, id: ResourceId, inventory: bool) {
-        // One that is gone frees nothing, but claims on its pool may have become impossible.
-        let Some(resource) = self.state.resources.get(&id) else {
-            self.reviewed.extend(self.state.pools.keys().cloned());
-            return;
-        };
+        let Some(resource) = self.state.resources.get(&id) else { return };
         self.dirty.insert(resource.spec.pool.clone());
         if inventory {
             self.reviewed.insert(resource.spec.pool.clone());
@@ -285,9 +288,15 @@ impl Broker {
 
     /// Looks again at claims that wait for pools whose inventory or marks changed.
     fn review(&mut self, now: LabTime) {
-        for pool in std::mem::take(&mut self.reviewed) {
-            let Some(pool) = self.state.pools.get(&pool) else { continue };
-            let waiting: Vec<ClaimId> = pool.queue.iter().map(|seniority| seniority.claim).collect();
+        for key in std::mem::take(&mut self.reviewed) {
+            let waiting: Vec<ClaimId> = match self.state.pools.get(&key) {
+                Some(pool) => pool.queue.iter().map(|seniority| seniority.claim).collect(),
+                // The pool went with its last resource, and its queue with it.
+                None => {
+                    let asks = self.state.claims.values().filter(|claim| State::pools_of(claim).contains(&key));
+                    asks.map(|claim| claim.id).collect()
+                }
+            };
             for claim in waiting {
                 self.review_claim(now, claim);
             }
@@ -334,11 +343,12 @@ impl Broker {
         if !here && !self.away.contains(&claim.session) {
             return;
         }
+        let here = here && self.grants();
         let selections = &self.asks[&id];
         let verdict = self.scheduler().judge(Ask { spec: &claim.spec, selections, pin: claim.pin.as_ref() }, kept);
         match verdict {
             Ok(Verdict::Grant(picks)) if here => self.grant(now, &claim, picks),
-            // Its session may come back any moment; until then its share waits for it.
+            // Its session may come back any moment, or the store; until then its share waits for it.
             Ok(Verdict::Grant(picks)) => {
                 for pick in picks {
                     kept.keep(self.state.resource(pick.resource), pick.slots);

@@ -18,6 +18,7 @@ mod decide;
 pub mod event;
 mod flow;
 pub mod fold;
+pub mod invariants;
 pub mod inventory;
 pub mod lease;
 pub mod limits;

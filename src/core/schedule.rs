@@ -79,6 +79,8 @@ enum Hope<'a> {
     Present,
     /// The same, but these leases never end.
     Without(&'a BTreeSet<LeaseId>),
+    /// Everything registered, but these leases never end.
+    BooksWithout(&'a BTreeSet<LeaseId>),
 }
 
 /// The scheduler's eyes: the books and the index over them.
@@ -125,6 +127,14 @@ impl<'a> Scheduler<'a> {
     /// When matching ran out of steps.
     pub fn without(&self, ask: Ask<'_>, stuck: &BTreeSet<LeaseId>) -> Result<bool, TooComplex> {
         self.hopes(ask, Hope::Without(stuck))
+    }
+
+    /// The same with everything registered back in use.
+    ///
+    /// # Errors
+    /// When matching ran out of steps.
+    pub fn on_the_books_without(&self, ask: Ask<'_>, stuck: &BTreeSet<LeaseId>) -> Result<bool, TooComplex> {
+        self.hopes(ask, Hope::BooksWithout(stuck))
     }
 
     fn plain_at_present(&self, ask: Ask<'_>) -> bool {
@@ -184,6 +194,9 @@ impl<'a> Scheduler<'a> {
     /// Whether a pinned choice can still come true.
     fn holds_true(&self, ask: Ask<'_>, pin: &Pin, steps: &mut Steps) -> Result<bool, TooComplex> {
         if let Pin::Resources(picks) = pin {
+            if !self.fits_labels(ask.spec, picks) || !self.takes_all(ask, picks) {
+                return Ok(false);
+            }
             let fits = |(id, selection): (&ResourceId, SelectionId)| {
                 let known = self.state.resources.get(id);
                 known.is_some_and(Resource::is_grantable) && self.selections.get(selection).contains(*id)
@@ -195,6 +208,30 @@ impl<'a> Scheduler<'a> {
         }
         let table = self.table(ask, Hope::Present, &Kept::default());
         matching::possible(&table.pinned(pin), steps)
+    }
+
+    /// Whether the picks still have what `same` and `distinct` ask of them.
+    fn fits_labels(&self, spec: &ClaimSpec, picks: &[Vec<ResourceId>]) -> bool {
+        let all: Vec<Option<&Resource>> = picks.iter().flatten().map(|id| self.state.resources.get(id)).collect();
+        let values = |key: &Key| -> Vec<Option<Value>> {
+            all.iter().map(|resource| resource.and_then(|resource| resource.label(key.as_str()))).collect()
+        };
+        let same = |key: &Key| {
+            let values = values(key);
+            values.iter().all(|value| value.is_some() && *value == values[0])
+        };
+        let distinct = |key: &Key| {
+            let known: BTreeSet<Value> = values(key).into_iter().flatten().collect();
+            known.len() == all.len()
+        };
+        spec.same.as_ref().is_none_or(same) && spec.distinct.as_ref().is_none_or(distinct)
+    }
+
+    /// Whether a need for all of something has all there is now: there may be more since.
+    fn takes_all(&self, ask: Ask<'_>, picks: &[Vec<ResourceId>]) -> bool {
+        let each = ask.spec.needs.iter().zip(ask.selections).zip(picks);
+        let mut alls = each.filter(|((need, _), _)| need.count == Count::All);
+        alls.all(|((_, id), picks)| self.selections.get(*id).grantable() == picks.len())
     }
 
     /// Whether the picks do not ask a resource for more slots than it has (it may have fewer now).
@@ -223,7 +260,7 @@ impl<'a> Scheduler<'a> {
         let mut slots: BTreeMap<ResourceId, &Need> = BTreeMap::new();
         for (need, id) in ask.spec.needs.iter().zip(ask.selections) {
             for resource in self.selections.get(*id).matches() {
-                if matches!(hope, Hope::Books) || self.state.resource(resource).is_grantable() {
+                if matches!(hope, Hope::Books | Hope::BooksWithout(_)) || self.state.resource(resource).is_grantable() {
                     slots.entry(resource).or_insert(need);
                 }
             }
@@ -267,7 +304,7 @@ impl<'a> Scheduler<'a> {
     fn eventually(&self, resource: &Resource, hope: Hope<'_>) -> u32 {
         match hope {
             Hope::Books | Hope::Present => resource.spec.slots,
-            Hope::Without(stuck) => {
+            Hope::Without(stuck) | Hope::BooksWithout(stuck) => {
                 let held = resource.holders.iter().filter(|lease| stuck.contains(lease)).map(|lease| {
                     let picks = self.state.lease(*lease).picks.iter();
                     picks.filter(|pick| pick.resource == resource.id).map(|pick| pick.slots).sum::<u32>()
@@ -313,17 +350,17 @@ impl Table<'_> {
         part.iter().flatten().map(of).collect()
     }
 
-    /// What to pin of a choice: the resources where partly free ones are to be saved up, else the
-    /// value or values.
+    /// What to pin of a choice: the value or values; the resources where partly free ones are to be
+    /// saved up, or where a value alone would leave the other constraint open.
     fn pin(&self, spec: &ClaimSpec, choice: &Choice) -> Pin {
         let value = |values: &[Value], index: u32| values[index as usize].clone();
-        if takes_several(spec) {
+        if takes_several(spec) || (spec.same.is_some() && spec.distinct.is_some()) {
             let of = |need: &Vec<u32>| need.iter().map(|index| self.resource(*index).0.id).collect();
             return Pin::Resources(choice.picks.iter().map(of).collect());
         }
         match choice.value {
-            Some(index) if spec.distinct.is_none() => Pin::Value(value(&self.same, index)),
-            _ => Pin::Values(choice.values.iter().map(|index| value(&self.distinct, *index)).collect()),
+            Some(index) => Pin::Value(value(&self.same, index)),
+            None => Pin::Values(choice.values.iter().map(|index| value(&self.distinct, *index)).collect()),
         }
     }
 

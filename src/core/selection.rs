@@ -309,6 +309,37 @@ impl Selections {
         }
     }
 
+    /// Whether everything here is what a fresh look at the books gives. `users` says how many
+    /// needs of waiting claims ask with each selection.
+    ///
+    /// # Errors
+    /// In words, what is not.
+    pub(super) fn verify(&self, state: &State, users: &BTreeMap<SelectionId, usize>) -> Result<(), String> {
+        for (id, selection) in &self.all {
+            let meets =
+                |resource: &&Resource| resource.spec.pool == selection.condition.pool && selection.meets(resource);
+            let fresh = state.resources.values().filter(meets);
+            let fresh: BTreeMap<ResourceId, Standing> = fresh.map(|found| (found.id, Standing::of(found))).collect();
+            let free = fresh.iter().filter(|(_, standing)| standing.slots_free > 0);
+            let free: BTreeSet<(LabTime, ResourceId)> = free.map(|(id, standing)| (standing.last_used, *id)).collect();
+            let grantable = fresh.values().filter(|standing| standing.grantable).count();
+            let asked = users.get(id).copied().unwrap_or(0);
+            let known = (&selection.matches, &selection.free, selection.grantable, selection.users);
+            if known != (&fresh, &free, grantable, asked) {
+                return Err(format!("{selection:?} is not {:?}", (fresh, free, grantable, asked)));
+            }
+        }
+        for (key, pool) in &self.pools {
+            let members = state.resources.values().filter(|resource| resource.spec.pool == *key);
+            let fresh: BTreeMap<ResourceId, Standing> = members.map(|found| (found.id, Standing::of(found))).collect();
+            let slots: u64 = fresh.values().map(|standing| u64::from(standing.slots_free)).sum();
+            if pool.standing != fresh || pool.slots_free != slots {
+                return Err(format!("pool {key} has {} slots free, {slots} expected: {fresh:?}", pool.slots_free));
+            }
+        }
+        Ok(())
+    }
+
     /// Forgets the idle selection of the pool that was asked with longest ago, when there are too
     /// many: conditions are the clients' to invent, memory is not theirs to fill.
     fn evict(&mut self, pool: &Key, keep: SelectionId) {

@@ -89,7 +89,9 @@ impl Requests {
     #[must_use]
     pub fn forgettable(&self) -> Option<u64> {
         let surplus = self.ended.len().checked_sub(ENDED_REQUESTS_KEPT + ENDED_REQUESTS_SLACK)?;
-        self.ended.keys().nth(surplus + ENDED_REQUESTS_SLACK - 1).copied()
+        let oldest = self.ended.keys().nth(surplus + ENDED_REQUESTS_SLACK - 1).copied()?;
+        // Long-open requests end below what is forgotten already, which stays forgotten.
+        Some(oldest.max(self.forgotten))
     }
 }
 

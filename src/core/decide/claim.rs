@@ -260,24 +260,27 @@ impl Broker {
     ///
     /// A lease is stuck while its holder waits, under it, for a claim that cannot be granted
     /// without another stuck lease's end. Starting from all that might be, whatever can come free
-    /// is taken out until nothing changes.
+    /// is taken out until nothing changes. Only its owner can say what a lease waits for, and one
+    /// that is ending waits for nothing.
     fn closes_no_circle(&self, claim: &Claim, selections: &[SelectionId]) -> Result<(), Refusal> {
-        let Some(outer) = claim.spec.outer.filter(|outer| self.state.leases.contains_key(outer)) else { return Ok(()) };
+        let under = |claim: &Claim| {
+            let lease = self.state.leases.get(&claim.spec.outer?)?;
+            (lease.ending.is_none() && lease.owner.name == claim.owner.name).then_some(lease.id)
+        };
+        let Some(outer) = under(claim) else { return Ok(()) };
         let waiting: Vec<(LeaseId, &ClaimSpec, &[SelectionId])> = self
             .state
             .claims
             .values()
-            .filter_map(|waits| Some((waits.spec.outer?, &*waits.spec, self.asks.get(&waits.id)?.as_slice())))
+            .filter_map(|waits| Some((under(waits)?, &*waits.spec, self.asks.get(&waits.id)?.as_slice())))
             .chain([(outer, &*claim.spec, selections)])
             .collect();
         let mut stuck: BTreeSet<LeaseId> = waiting.iter().map(|(outer, _, _)| *outer).collect();
         self.add_outer_leases(&mut stuck);
         loop {
-            let blocked = |spec, selections| {
-                let ask = Ask { spec, selections, pin: None };
-                !self.scheduler().without(ask, &stuck).unwrap_or(true)
-            };
-            let held_up = waiting.iter().filter(|(_, spec, selections)| blocked(spec, selections));
+            let held_up = waiting
+                .iter()
+                .filter(|(_, spec, selections)| self.held_up(Ask { spec, selections, pin: None }, &stuck));
             let mut still: BTreeSet<LeaseId> = held_up.map(|(outer, _, _)| *outer).collect();
             self.add_outer_leases(&mut still);
             still.retain(|lease| stuck.contains(lease));
@@ -287,7 +290,7 @@ impl Broker {
             stuck = still;
         }
         let ask = Ask { spec: &claim.spec, selections, pin: None };
-        if stuck.contains(&outer) && !self.scheduler().without(ask, &stuck).unwrap_or(true) {
+        if stuck.contains(&outer) && self.held_up(ask, &stuck) {
             let mut holders = String::new();
             for lease in stuck.iter().filter_map(|id| self.state.leases.get(id)) {
                 let _ = write!(
@@ -305,6 +308,18 @@ impl Broker {
             return Err(Refusal::new(Code::WouldDeadlock, message));
         }
         Ok(())
+    }
+
+    /// Whether it is these leases that the claim waits for. One that waits for what is out of use
+    /// is held up by them only where it would still wait with that back in use.
+    fn held_up(&self, ask: Ask<'_>, stuck: &BTreeSet<LeaseId>) -> bool {
+        let scheduler = self.scheduler();
+        let possible = match scheduler.at_present(ask) {
+            Ok(true) => scheduler.without(ask, stuck),
+            Ok(false) if scheduler.on_the_books(ask) == Ok(true) => scheduler.on_the_books_without(ask, stuck),
+            Ok(false) | Err(_) => Ok(true),
+        };
+        possible == Ok(false)
     }
 
     /// A lease under which another was acquired ends only after that one.

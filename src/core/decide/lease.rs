@@ -74,6 +74,9 @@ impl Broker {
             let message = format!("lease {id} is ending and cannot be extended: release it and acquire again");
             return Reply::Refused(Refusal::new(Code::LeaseEnding, message));
         }
+        if lease.until == Some(until) {
+            return Reply::Lease(id);
+        }
         let pools = lease.picks.iter().map(|pick| &self.state.resource(pick.resource).spec.pool);
         if let Some(most) = self.max_hold_ms(pools)
             && until.since(lease.granted_at) > most
@@ -86,9 +89,7 @@ impl Broker {
             );
             return Reply::Refused(Refusal::new(Code::HoldTooLong, message));
         }
-        if lease.until != Some(until) {
-            self.emit(now, Event::LeaseExtended { lease: id, until, by: claimant.name.clone() });
-        }
+        self.emit(now, Event::LeaseExtended { lease: id, until, by: claimant.name.clone() });
         Reply::Lease(id)
     }
 

@@ -86,8 +86,10 @@ impl Broker {
     /// The resources of a lease whose pools give them back at a drop, each once.
     fn immediate_picks(&self, lease: &Lease) -> Vec<ResourceId> {
         let immediate = |id: &ResourceId| {
-            let pool = self.pool(&self.state.resource(*id).spec.pool);
-            pool.is_some_and(|pool| pool.on_drop == OnDrop::Immediate) && !lease.freed.contains(id)
+            // One that was freed may be off the books since.
+            let resource = self.state.resources.get(id).filter(|_| !lease.freed.contains(id));
+            let pool = resource.and_then(|resource| self.pool(&resource.spec.pool));
+            pool.is_some_and(|pool| pool.on_drop == OnDrop::Immediate)
         };
         let mut found: Vec<ResourceId> = lease.picks.iter().map(|pick| pick.resource).filter(immediate).collect();
         found.sort_unstable();
