@@ -27,7 +27,7 @@ enum Act {
         #[arg(long)]
         all: bool,
     },
-    /// Show a lease
+    /// Show a lease: whose it is, what it holds, how it ended
     Show {
         /// Its number
         #[arg(value_name = "LEASE")]

@@ -1,0 +1,56 @@
+//! `queue`: who waits for what, and taking a claim out.
+
+use serde_json::json;
+
+use super::common::broker::Broker;
+use super::{LAB, row};
+
+#[test]
+fn the_queue_shows_places_in_order_and_what_each_waits_for() {
+    let broker = Broker::with_inventory(LAB);
+    let mut holder = broker.session("ci@runner");
+    holder.lease(&["phone,os=ios"]);
+    let mut first = broker.session("ann@desk");
+    let first_claim = first.acquire_with(json!({ "needs": ["phone,os=ios"], "tags": { "job": "ci-8" } }));
+    let mut second = broker.session("bob@desk");
+    let second_claim = second.acquire_with(json!({ "needs": ["iphone=phone,os=ios"], "priority": -2 }));
+    assert_eq!((&first_claim["place"], &second_claim["place"]), (&json!(1), &json!(2)));
+
+    let table = broker.sh("queue").exits(0).stdout;
+    let line = row(&table, "1");
+    assert_eq!(line[1], format!("c{}", first_claim["claim"]));
+    assert_eq!(line[2..5], ["ann@desk", "phone,os=ios", "ci-8"]);
+    assert!(table.contains("iphone-1") && table.contains("ci@runner"), "{table}");
+    let line = row(&table, "2");
+    assert!(line[2] == "bob@desk" && line.contains(&"-2"), "{table}");
+    assert_eq!(broker.sh("queue ls").exits(0).stdout.lines().count(), 3);
+    let told = broker.sh("queue --json").exits(0).json();
+    assert_eq!((&told[0]["place"], &told[1]["owner"]), (&json!(1), &json!("bob@desk")));
+}
+
+#[test]
+fn a_cancelled_claim_is_gone_and_its_client_is_told() {
+    let broker = Broker::with_inventory(LAB);
+    let mut holder = broker.session("ci@runner");
+    holder.lease(&["phone,os=ios"]);
+    let mut waiter = broker.session("ann@desk");
+    let claim = waiter.acquire(&["phone,os=ios"])["claim"].as_u64().expect("a number");
+    let cancelled = broker.sh(&format!("queue cancel c{claim}")).exits(0);
+    assert!(cancelled.stderr.contains(&format!("c{claim} is cancelled")), "{}", cancelled.stderr);
+    let end = waiter.notice("claim.ended");
+    assert_eq!(end["end"]["code"], "cancelled", "{end}");
+    assert!(broker.sh("queue").exits(0).stdout.is_empty());
+}
+
+#[test]
+fn a_claim_whose_connection_is_down_says_so() {
+    let broker = Broker::with_inventory(LAB);
+    let mut holder = broker.session("ci@runner");
+    holder.lease(&["phone,os=ios"]);
+    let mut waiter = broker.session("ann@desk");
+    waiter.acquire(&["phone,os=ios"]);
+    waiter.drop_connection();
+    super::common::wait::until("the queue knows that the connection is down", || {
+        broker.sh("queue").exits(0).stdout.contains("its own connection, which is down")
+    });
+}
