@@ -10,7 +10,7 @@ const HOSTILE: &str = "\u{1b}[2J\u{1b}]0;owned\u{7}\u{9b}31m\u{202e}\r\nforged  
 #[test]
 fn no_note_tag_reason_or_owner_steers_the_terminal() {
     let broker = Broker::with_inventory(super::LAB);
-    let mut holder = broker.session("ci\u{1b}[2J@\u{202e}runner");
+    let mut holder = broker.session("ci@\u{202e}runner");
     let claim = holder.acquire_with(json!({
         "needs": ["phone,os=ios"], "note": HOSTILE, "tags": { "job": HOSTILE, "actor": HOSTILE },
     }));

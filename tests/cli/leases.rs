@@ -95,7 +95,9 @@ fn sessions_are_listed_and_kicked() {
     let kicked = broker.sh(&format!("session kick s{}", holder.session())).exits(0);
     assert!(kicked.stderr.contains("ending"), "{}", kicked.stderr);
     assert_eq!(holder.notice("lease.ending")["lease"], lease);
-    holder.release(lease);
+    // Its session is over with its last lease, and the socket with its session.
+    holder.ask("lease.release", json!({ "lease": lease }));
+    assert_eq!(holder.closed().0, 4003);
     waiter.notice("lease.granted");
     until("the kicked session is gone", || broker.sh("session ls --json").json().as_array().map(Vec::len) == Some(1));
 }

@@ -76,10 +76,11 @@ pub(super) async fn cycle(plan: &Plan, report: &mut Report) -> Result<(), Failur
             Ok((connection, seen))
         });
     }
-    let [grants, cycles] = finish(plan, window, tasks, report).await?;
+    let ([grants, cycles], used) = finish(plan, window, tasks).await?;
     report.rate("cycles", cycles.total(), window.length_us());
     report.latency("grant", &grants);
     report.latency("cycle", &cycles);
+    tell_used(report, window, used);
     Ok(())
 }
 
@@ -92,10 +93,11 @@ pub(super) async fn queue(plan: &Plan, report: &mut Report) -> Result<(), Failur
     for connection in connections {
         tasks.spawn(wait_in_line(plan.clone(), window, connection, Arc::clone(&released)));
     }
-    let [handovers, waits] = finish(plan, window, tasks, report).await?;
+    let ([handovers, waits], used) = finish(plan, window, tasks).await?;
     report.rate("grants", waits.total(), window.length_us());
     report.latency("handover", &handovers);
     report.latency("wait", &waits);
+    tell_used(report, window, used);
     Ok(())
 }
 
@@ -216,16 +218,25 @@ async fn open_all(plan: &Plan) -> Result<(Vec<Connection>, Histogram), Failure> 
 
 type Tasks<const N: usize> = JoinSet<Result<(Connection, [Histogram; N]), Failure>>;
 
+/// What the broker's process took: processor time in microseconds, and memory in KiB.
+type Used = Option<(u64, u64)>;
+
+fn tell_used(report: &mut Report, window: Window, used: Used) {
+    if let Some((cpu_us, rss_kib)) = used {
+        report.whole("broker_rss_kib", rss_kib);
+        report.whole("broker_cpu_percent", cpu_us * 100 / window.length_us());
+    }
+}
+
 /// Waits for all tasks, closes their sessions, and adds up what they saw. The first failure ends
 /// the rest.
 async fn finish<const N: usize>(
     plan: &Plan,
     window: Window,
     mut tasks: Tasks<N>,
-    report: &mut Report,
-) -> Result<[Histogram; N], Failure> {
+) -> Result<([Histogram; N], Used), Failure> {
     let mut sums = std::array::from_fn(|_| Histogram::default());
-    let cpu = tokio::spawn(cpu_over(plan.clone(), window));
+    let used = tokio::spawn(used_over(plan.clone(), window));
     let mut connections = Vec::new();
     while let Some(done) = tasks.join_next().await {
         let (connection, seen) = done.map_err(|error| Failure::own(format!("a session's task failed: {error}")))??;
@@ -237,15 +248,11 @@ async fn finish<const N: usize>(
     for connection in connections {
         connection.close().await;
     }
-    if let Ok(Some((used_us, rss_kib))) = cpu.await {
-        report.whole("broker_rss_kib", rss_kib);
-        report.whole("broker_cpu_percent", used_us * 100 / window.length_us());
-    }
-    Ok(sums)
+    Ok((sums, used.await.unwrap_or_default()))
 }
 
 /// Processor time the broker used while it was measured, and its memory at the end.
-async fn cpu_over(plan: Plan, window: Window) -> Option<(u64, u64)> {
+async fn used_over(plan: Plan, window: Window) -> Used {
     let pid = plan.pid?;
     sleep_until(&plan, window.open_us).await;
     let before = machine::cpu_us(pid)?;

@@ -188,6 +188,10 @@ fn match_table(items: &[MatchInfo]) -> Table {
 
 pub(super) fn history(broker: &Broker, json: bool, name: &str) -> Result<u8, Failure> {
     let items = broker.list::<LeaseInfo>(&format!("{}/history", path_of(name)))?.items;
+    if items.is_empty() {
+        // One that is gone keeps its history, so only an empty one can be a name that never was.
+        let _: ResourceInfo = broker.get(&path_of(name))?;
+    }
     if json {
         output::print(&output::json(&items)?)?;
     } else if items.is_empty() {
