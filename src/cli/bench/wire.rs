@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use crate::cli::Failure;
 use crate::client::connect::{Network, Socket};
@@ -128,7 +128,7 @@ impl Connection {
     }
 
     /// The answer to the last call; refusals are failures.
-    async fn answer(&mut self) -> Result<String, Failure> {
+    async fn answer(&mut self) -> Result<Utf8Bytes, Failure> {
         let mut id = String::new();
         let _ = write!(id, r#""id":{},"#, self.calls);
         loop {
@@ -149,10 +149,10 @@ impl Connection {
         }
     }
 
-    async fn heard(&mut self) -> Result<String, Failure> {
+    async fn heard(&mut self) -> Result<Utf8Bytes, Failure> {
         loop {
             match self.socket.next().await {
-                Some(Ok(Message::Text(text))) => return Ok(text.as_str().to_owned()),
+                Some(Ok(Message::Text(text))) => return Ok(text),
                 Some(Ok(Message::Close(Some(frame)))) => {
                     return Err(broken(&format!("the broker closed with {}: {}", frame.code, frame.reason)));
                 }
