@@ -12,10 +12,8 @@ use super::{Failure, Globals, exit_code, output};
 use crate::client::http::{Answer, Http};
 use crate::client::url::BaseUrl;
 use crate::client::{ClientError, default_owner};
+use crate::protocol::http::OWNER_HEADER;
 use crate::protocol::info::Page;
-
-/// Says who acts, for the journal.
-pub const OWNER_HEADER: &str = "leasehold-owner";
 
 /// Something to ask.
 pub struct Broker {

@@ -1,12 +1,13 @@
 //! `lease`: who holds what, and taking it back.
 
 use clap::{Args, Subcommand};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::broker::{Broker, Listing, path_with};
 use super::output::{self, Cell, Details, Screen, Table};
 use super::words::{self, Now};
 use super::{Failure, Globals, exit_code};
+use crate::protocol::http::RevokeRequest;
 use crate::protocol::info::LeaseInfo;
 
 /// Look at leases and take them back
@@ -165,7 +166,7 @@ fn details(lease: &LeaseInfo, now: Now) -> Details {
 
 fn revoke(broker: &Broker, json: bool, lease: u64, force: bool, reason: Option<String>) -> Result<u8, Failure> {
     let path = format!("/v1/leases/{lease}");
-    let _: Value = broker.post(&format!("{path}/revoke"), &json!({ "force": force, "reason": reason }))?;
+    let _: Value = broker.post(&format!("{path}/revoke"), &RevokeRequest { force, reason })?;
     // One that ended long ago may be beyond what the journal keeps: that it is over is known all the same.
     let info: Option<LeaseInfo> = match broker.get(&path) {
         Ok(info) => Some(info),

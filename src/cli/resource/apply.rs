@@ -3,13 +3,13 @@
 use std::io::Read;
 
 use clap::Args;
-use serde_json::json;
 
 use crate::cli::broker::Broker;
 use crate::cli::output::{self, Cell, Screen, Table};
 use crate::cli::words::count;
 use crate::cli::{Failure, exit_code};
 use crate::protocol::INVENTORY_BYTES_MAX;
+use crate::protocol::http::ApplyRequest;
 use crate::protocol::info::ApplyInfo;
 
 #[derive(Debug, Args)]
@@ -38,14 +38,13 @@ pub(super) enum Said {
 
 impl Apply {
     pub(super) fn execute(self, broker: &Broker, json: bool) -> Result<u8, Failure> {
-        let text = read(&self.file)?;
-        let body = json!({
-            "text": text,
-            "file": self.file,
-            "dry_run": self.dry_run,
-            "prune": self.prune,
-            "confirmed": self.yes,
-        });
+        let body = ApplyRequest {
+            text: read(&self.file)?,
+            file: Some(self.file),
+            dry_run: self.dry_run,
+            prune: self.prune,
+            confirmed: self.yes,
+        };
         let applied: ApplyInfo = broker.post("/v1/inventory/apply", &body)?;
         report(&applied, json, if self.dry_run { Said::DryRun } else { Said::Done })
     }

@@ -1,12 +1,11 @@
 //! What only looks at resources: `ls`, `show`, `match`, `history`.
 
-use serde_json::json;
-
 use super::path_of;
 use crate::cli::broker::{Broker, Listing, path_with};
 use crate::cli::output::{self, Cell, Details, Screen, Table};
 use crate::cli::words::{self, Now};
 use crate::cli::{Failure, exit_code};
+use crate::protocol::http::MatchRequest;
 use crate::protocol::info::{HolderInfo, LeaseInfo, MarkInfo, MatchInfo, Page, ResourceInfo};
 use crate::units::show_duration_ms;
 
@@ -146,16 +145,12 @@ fn mark_facts(details: &mut Details, what: &str, mark: &MarkInfo, now: Now, way_
 
 pub(super) fn matching(broker: &Broker, json: bool, need: &str) -> Result<u8, Failure> {
     let mut items = Vec::new();
-    let mut cursor: Option<String> = None;
+    let mut request = MatchRequest { need: need.to_owned(), cursor: None, limit: None };
     loop {
-        let mut body = json!({ "need": need });
-        if let Some(cursor) = &cursor {
-            body["cursor"] = json!(cursor);
-        }
-        let page: Page<MatchInfo> = broker.post("/v1/match", &body)?;
+        let page: Page<MatchInfo> = broker.post("/v1/match", &request)?;
         items.extend(page.items);
         match page.next {
-            Some(next) if cursor.as_ref() != Some(&next) => cursor = Some(next),
+            Some(next) if request.cursor.as_ref() != Some(&next) => request.cursor = Some(next),
             _ => break,
         }
     }

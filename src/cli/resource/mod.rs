@@ -6,11 +6,11 @@
 use std::collections::BTreeMap;
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::broker::{Broker, encode};
 use super::{Failure, Globals, exit_code, output};
+use crate::protocol::http::{MarkRequest, ResourceRequest};
 use crate::protocol::info::{ApplyInfo, ResourceInfo};
 
 mod apply;
@@ -95,8 +95,8 @@ struct Mark {
     #[arg(required = true, value_name = "NAME")]
     names: Vec<String>,
     /// Why, for whoever meets it
-    #[arg(long, default_value = "")]
-    reason: String,
+    #[arg(long)]
+    reason: Option<String>,
 }
 
 impl ResourceCommand {
@@ -141,21 +141,14 @@ fn each(names: &[String], mut act: impl FnMut(&str) -> Result<(), Failure>) -> R
     Ok(code)
 }
 
-#[derive(Serialize)]
-struct SetBody {
-    pool: String,
-    labels: BTreeMap<String, Value>,
-    properties: BTreeMap<String, Value>,
-    slots: u32,
-}
-
 impl Set {
     fn execute(self, broker: &Broker, json: bool) -> Result<u8, Failure> {
-        let body = SetBody {
+        let body = ResourceRequest {
             pool: self.pool,
             labels: unique(self.labels, "label")?,
             properties: unique(self.properties, "property")?,
             slots: self.slots,
+            secrets: None,
         };
         let applied: ApplyInfo = broker.put(&path_of(&self.name), &body)?;
         apply::report(&applied, json, apply::Said::Done)
@@ -171,7 +164,7 @@ impl Mark {
     fn execute(self, broker: &Broker, json: bool, act: &str) -> Result<u8, Failure> {
         each(&self.names, |name| {
             let path = path_of(name);
-            let _: Value = broker.post(&format!("{path}/{act}"), &json!({ "reason": self.reason }))?;
+            let _: Value = broker.post(&format!("{path}/{act}"), &MarkRequest { reason: self.reason.clone() })?;
             let resource: ResourceInfo = broker.get(&path)?;
             if json {
                 return output::print(&output::json(&resource)?);
