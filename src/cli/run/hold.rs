@@ -16,7 +16,7 @@ use super::tree::{self, Tree};
 use crate::cli::exit_code;
 use crate::cli::granting::sleep_until;
 use crate::cli::terminal::Messages;
-use crate::client::{LeaseGuard, LeaseState, Standing};
+use crate::client::{Event, LeaseGuard, LeaseState, Standing};
 use crate::clock::{BootTime, boot_now};
 use crate::units::show_duration_ms;
 
@@ -61,6 +61,7 @@ struct Course {
     /// Why the command is being stopped for its lease.
     stopped: Option<(Ending, String)>,
     warned_of: Option<BootTime>,
+    offline: bool,
     /// Nothing of the command is left.
     emptied: bool,
     /// The client's task is gone: nothing is renewed, nothing more is told.
@@ -77,6 +78,7 @@ impl Holding<'_> {
     /// Starts the command and sees it through; its processes are gone when this returns.
     pub async fn see_through(mut self, start: Start) -> Finish {
         let mut state = self.lease.watch();
+        let mut events = self.lease.client().events();
         self.link.order(Order::Start(Box::new(start)));
         // A task of its own: nothing that is done here may hold a deadline up.
         let forward = tokio::spawn(forward_deadlines(state.clone(), self.link.orders()));
@@ -94,6 +96,7 @@ impl Holding<'_> {
                     let now_state = state.borrow_and_update().clone();
                     self.look(&now_state, &mut course);
                 }
+                Some(event) = events.next() => self.say(&event, &mut course),
                 caught = self.signals.next() => if !caught.from_terminal {
                     self.link.order(Order::Signal(caught.number));
                 },
@@ -192,6 +195,20 @@ impl Holding<'_> {
         };
         let message = format!("{message}; the command was stopped{left}");
         Finish { ended, code, command: None, message: Some(message) }
+    }
+
+    /// A broker that is away for a while is worth a line, and so is its return.
+    fn say(&self, event: &Event, course: &mut Course) {
+        match event {
+            Event::Disconnected { why } if !std::mem::replace(&mut course.offline, true) => {
+                let left = show_duration_ms(self.lease.state().terminate_at.since(boot_now()));
+                self.messages.line(format!("no broker: {why}; the command is stopped in {left} unless one comes back"));
+            }
+            Event::Connected { .. } if std::mem::take(&mut course.offline) => {
+                self.messages.line("the broker is back, and the lease is kept");
+            }
+            _ => {}
+        }
     }
 
     fn warning_at(&self, state: &LeaseState) -> BootTime {

@@ -12,6 +12,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
@@ -44,7 +45,9 @@ use crate::units::parse_duration_ms;
 const LEFTOVER_GRACE_MS_MAX: u64 = 2_000;
 /// How long a release is tried when there is no broker; then the resources come back by
 /// themselves, a ttl after the last sign of life.
-const RELEASE: std::time::Duration = std::time::Duration::from_secs(5);
+const RELEASE: Duration = Duration::from_secs(5);
+/// The same for a lease that was lost.
+const RELEASE_LOST: Duration = Duration::from_millis(500);
 
 /// Runs a command while resources are held for it.
 #[derive(Debug, Args)]
@@ -241,10 +244,11 @@ impl Run<'_> {
         if let Some(summary) = self.report.summary() {
             self.messages.line(summary);
         }
+        // Lost for want of a broker: most likely there is none to give it back to either.
+        let patience = if finish.ended == Ending::Lost { RELEASE_LOST } else { RELEASE };
         let number = lease.lease();
-        if !lease.state().standing.is_final()
-            && tokio::time::timeout(RELEASE, lease.release(Some(outcome))).await.is_err()
-        {
+        let over = lease.state().standing.is_final();
+        if !over && tokio::time::timeout(patience, lease.release(Some(outcome))).await.is_err() {
             self.messages.line(format!("no broker to give lease {number} back to; it comes back by itself"));
         }
     }
