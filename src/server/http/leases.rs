@@ -13,6 +13,7 @@ use axum::http::header::LOCATION;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
+use tokio::sync::watch;
 
 use super::asking::{Asker, Paging, Timed, number};
 use super::problem::{Asked, Refusal, Sent, not_found, problem, store_failed};
@@ -22,6 +23,7 @@ use crate::core::refusal::Code;
 use crate::core::session::SecretHash;
 use crate::core::tables::PastLease;
 use crate::core::types::LeaseId;
+use crate::engine::handle::Health;
 use crate::engine::input::{ClaimTold, KeyedCall, Told};
 use crate::engine::query::{lease_end_words, listing, past_lease_info};
 use crate::protocol::call::{Done, LeaseReleased, SessionRenewed};
@@ -118,8 +120,9 @@ pub async fn acquire(
     let ttl_ms = convert::ttl_ms(request.ttl_ms.unwrap_or(TTL_MS_HTTP_DEFAULT))?;
     let spec = Arc::new(convert::claim_spec(&request.claim)?);
     let call = KeyedCall::Acquire { request_id, owner, ttl_ms, spec };
+    let health = watched(&shared);
     let told = shared.handle.keyed(asker.at, key.clone(), call).await?;
-    let claim = stands(&shared, &asker, &key, claim_of(told)?, patience(ttl_ms, &waiting)).await?;
+    let claim = stands(&shared, &asker, &key, claim_of(told)?, health, patience(ttl_ms, &waiting)).await?;
     Ok(match (claim.lease, claim.end) {
         (Some(lease), _) => (StatusCode::CREATED, Json(lease)).into_response(),
         (None, Some(end)) => ended(&end),
@@ -136,17 +139,25 @@ fn patience(ttl_ms: u64, waiting: &Waiting) -> Duration {
     Duration::from_millis(waiting.wait_ms.unwrap_or(u64::MAX).min(ttl_ms / 3))
 }
 
+/// The engine's health with everything so far seen: taken before the first look at a claim, so
+/// that what changes after it is noticed.
+fn watched(shared: &Shared) -> watch::Receiver<Health> {
+    let mut health = shared.handle.health();
+    health.borrow_and_update();
+    health
+}
+
 /// Waits until a claim no longer waits, or patience or the broker ends, and hands out.
 async fn stands(
     shared: &Shared,
     asker: &Asker,
     key: &SecretHash,
     mut told: Box<ClaimTold>,
+    mut health: watch::Receiver<Health>,
     patience: Duration,
 ) -> Result<ClaimInfo, Refusal> {
-    let mut health = shared.handle.health();
     let wait = async {
-        while told.info.state == "queued" && !health.borrow_and_update().stopping {
+        while told.info.state == "queued" && !health.borrow().stopping {
             if health.changed().await.is_err() {
                 break;
             }
@@ -169,6 +180,7 @@ async fn stands(
 /// `GET /v1/claims/{id}` under its key: how it stands, waiting as [`acquire`] does.
 pub async fn ask(shared: &Shared, asker: &Asker, id: u64, waiting: &Waiting) -> Result<ClaimInfo, Refusal> {
     let key = asker.needed_key()?;
+    let health = watched(shared);
     let told = claim_of(shared.handle.keyed(asker.at, key.clone(), KeyedCall::Ask).await?)?;
     if told.info.claim != 0 && told.info.claim != id {
         return Err(not_found(format!("claim {id} under this key")));
@@ -181,7 +193,7 @@ pub async fn ask(shared: &Shared, asker: &Asker, id: u64, waiting: &Waiting) -> 
             session.map_or(0, |session| session.ttl_ms)
         })
         .await?;
-    stands(shared, asker, &key, told, patience(ttl_ms, waiting)).await
+    stands(shared, asker, &key, told, health, patience(ttl_ms, waiting)).await
 }
 
 fn claim_of(told: Told) -> Result<Box<ClaimTold>, Refusal> {
@@ -206,16 +218,33 @@ fn ended(end: &EndInfo) -> Response {
     problem(Problem { status, ..Problem::from(&error) })
 }
 
-/// Whether the key is of the session that holds the lease, and whether that one is without a
-/// socket. A key that is not is refused; of a lease that is not held nothing can be said.
-async fn keyed(shared: &Shared, id: LeaseId, key: &SecretHash) -> Result<bool, Refusal> {
+/// Whose a key is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KeyOf {
+    /// A lease without a socket, waited for, held or remembered.
+    Keyed,
+    /// The session, on a socket, that holds the lease.
+    Socket,
+    /// Nobody known: of a lease that is not held nothing can be said.
+    Nobody,
+}
+
+/// Whose a key is; one that does not fit a held lease is refused.
+async fn key_of(shared: &Shared, id: LeaseId, key: &SecretHash) -> Result<KeyOf, Refusal> {
     let key = key.clone();
     let fits = shared
         .handle
         .read(move |view| {
             let session = view.state.leases.get(&id).and_then(|lease| view.state.sessions.get(&lease.session));
-            let without_socket = view.state.keys.contains_key(&key) || view.state.keyed.contains_key(&key);
-            session.map_or(Some(without_socket), |session| (session.secret == key).then_some(without_socket))
+            if session.is_some_and(|session| session.secret != key) {
+                return None;
+            }
+            let keyed = view.state.keys.contains_key(&key) || view.state.keyed.contains_key(&key);
+            Some(match session {
+                _ if keyed => KeyOf::Keyed,
+                Some(_) => KeyOf::Socket,
+                None => KeyOf::Nobody,
+            })
         })
         .await?;
     fits.ok_or_else(|| Refusal(RpcError::new("forbidden", format!("that is not the key of lease {id}"))))
@@ -229,7 +258,7 @@ pub async fn renew(
 ) -> Result<Json<SessionRenewed>, Refusal> {
     let id = LeaseId(number(&id, "lease")?);
     let key = asker.needed_key()?;
-    if !keyed(&shared, id, &key).await? {
+    if key_of(&shared, id, &key).await? == KeyOf::Socket {
         return Err(Refusal(RpcError::new("forbidden", "a lease on a socket is renewed there: `session.renew`")));
     }
     match shared.handle.keyed(asker.at, key, KeyedCall::Renew).await? {
@@ -248,7 +277,7 @@ pub async fn extend<R: Reader>(
     let id = LeaseId(number(&id, "lease")?);
     let until = convert::moment("until", request.until)?;
     let told = match &asker.key {
-        Some(key) if keyed(&app.shared, id, key).await? => {
+        Some(key) if key_of(&app.shared, id, key).await? == KeyOf::Keyed => {
             app.shared.handle.keyed(asker.at, key.clone(), KeyedCall::Extend { until }).await?
         }
         _ => app.shared.handle.command(Command::Extend { lease: id, claimant: asker.claimant(), until }).await?,
