@@ -24,7 +24,7 @@ fn positive(report: &Value, keys: &[&str]) {
 #[test]
 fn cycles_are_counted_and_timed() {
     let broker = Broker::with_inventory(LAB);
-    let report = broker.sh("bench -c 4 --duration 300ms --warm-up 50ms --json").exits(0).json();
+    let report = broker.sh("bench -c 4 --duration 1s --warm-up 50ms --json").exits(0).json();
     let keys = ["cycles_per_s", "grant_p50_us", "grant_p99_us", "grant_p999_us", "cycle_p50_us", "cycle_p999_us"];
     positive(&report, &keys);
     assert_eq!((&report["mode"], &report["connections"]), (&json!("cycle"), &json!(4)));
@@ -34,7 +34,7 @@ fn cycles_are_counted_and_timed() {
 #[test]
 fn hand_overs_are_timed_in_a_queue() {
     let broker = Broker::with_inventory(LAB);
-    let report = broker.sh("bench --mode queue -c 8 --resources 2 -d 300ms --warm-up 50ms --json").exits(0).json();
+    let report = broker.sh("bench --mode queue -c 8 --resources 2 -d 1s --warm-up 50ms --json").exits(0).json();
     positive(&report, &["grants_per_s", "handover_p50_us", "handover_p99_us", "handover_p999_us"]);
     assert_clean(&broker);
 }
@@ -53,7 +53,7 @@ fn idle_sessions_are_held() {
 #[test]
 fn needs_of_ones_own_bring_nothing_along() {
     let broker = Broker::with_inventory(LAB);
-    let text = broker.sh("bench -c 3 -d 200ms --warm-up 0 --threads 2 --need phone").exits(0).stdout;
+    let text = broker.sh("bench -c 3 -d 1s --warm-up 0 --threads 2 --need phone").exits(0).stdout;
     assert!(text.contains("cycles_per_s"), "{text}");
     let refused = broker.sh("bench -c 1 -d 200ms --need nowhere").exits(1);
     assert!(refused.stderr.contains("nowhere"), "{}", refused.stderr);
