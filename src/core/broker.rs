@@ -92,6 +92,14 @@ impl Broker {
         &self.selections
     }
 
+    /// Takes over from books that are dropped what no store keeps: whether the broker is
+    /// stopping, and which sessions it waits for still. Who is connected is to be said anew.
+    pub fn take_over(&mut self, before: &Self) {
+        self.stopping = before.stopping;
+        let known = before.away.iter().copied().filter(|session| self.state.sessions.contains_key(session));
+        self.away = known.collect();
+    }
+
     /// Events made since the last batch was taken.
     #[must_use]
     pub fn events(&self) -> &[Event] {
@@ -144,6 +152,12 @@ impl Broker {
             Command::OpenSession { owner, ttl, secret, kind } => self.open_session(now, owner, ttl, secret, kind),
             Command::SessionUp(session) => self.session_up(session),
             Command::SessionDown(session) => self.session_down(now, session),
+            Command::SessionCutOff(session) => {
+                if self.connected.remove(&session) {
+                    self.touch_session(session);
+                }
+                Reply::Done
+            }
             Command::EndSession { session, end } => self.end_session(now, session, end),
             Command::Kick { session, by } => self.kick(now, session, by),
             Command::Promise { session, promise_ms } => self.promise(now, session, promise_ms),

@@ -79,6 +79,8 @@ pub enum Command {
     SessionUp(SessionId),
     /// Its socket dropped.
     SessionDown(SessionId),
+    /// The broker closed its socket, which is no drop.
+    SessionCutOff(SessionId),
     /// It is over: the client closed it, or its ttl is over.
     EndSession {
         /// Which.

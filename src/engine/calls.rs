@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use super::held::Output;
 use super::input::{Answer, Call, ClaimTold, KeyedCall, Notice, Outgoing, SocketId, Told};
-use super::machine::Machine;
+use super::machine::{Left, Machine};
 use super::query;
 use crate::clock::BootTime;
 use crate::core::command::{ClaimReply, Claimant, Command, Reply};
@@ -25,12 +25,13 @@ const PING_MS_MAX: u64 = 20_000;
 
 impl Machine {
     pub(super) fn call(&mut self, socket: SocketId, at: BootTime, id: Option<Id>, call: Call) {
-        let Some(known) = self.sockets.get(&socket) else { return };
+        let Some(known) = self.sockets.get(&socket).filter(|known| !known.over) else { return };
         let session = known.session;
-        if session.is_some_and(|session| !self.presence.is_current(session, socket)) {
-            return; // Nothing that arrives on a superseded socket has any effect.
-        }
         let result = match (call, session) {
+            // Asked again, as when the answer was that the store failed.
+            (Call::Resume { session, hash, instance, renewal }, own) if own.is_none_or(|own| own == session) => {
+                self.resume(socket, at, session, &hash, &instance, renewal)
+            }
             (Call::Open { .. } | Call::Resume { .. }, Some(session)) => Err(RpcError::new(
                 code::SESSION_ALREADY_OPEN,
                 format!("this socket has session {} already: use another socket for another session", session.0),
@@ -39,9 +40,6 @@ impl Machine {
                 let kind = SessionKind::Socket { instance };
                 let reply = self.decide(Command::OpenSession { owner, ttl, secret: hash, kind });
                 self.opened(socket, at, reply, &secret)
-            }
-            (Call::Resume { session, hash, instance, renewal }, None) => {
-                self.resume(socket, at, session, &hash, &instance, renewal)
             }
             (Call::Close { other: Some((session, hash)) }, None) => self.close_other(session, &hash),
             (Call::Close { other: Some(_) }, Some(_)) => Err(RpcError::new(
@@ -52,18 +50,16 @@ impl Machine {
                 code::NO_SESSION,
                 "the socket has no session: the first call must be session.open or session.resume",
             )),
-            (Call::Renew { renewal }, Some(session)) => {
-                self.renew_in_stop(socket, at, session, id, renewal);
-                return;
-            }
-            (call, Some(session)) => self.session_call(session, call),
+            (Call::Renew { renewal }, Some(session)) if self.is_stopping() => self.renew_in_stop(at, session, renewal),
+            (Call::Renew { renewal }, Some(session)) => self.renewed(session, renewal),
+            (call, Some(session)) => self.session_call(socket, session, call),
         };
         if let Some(id) = id {
             self.held.hold(Output::Socket(socket, Outgoing::Answer { id, result }));
         }
     }
 
-    fn session_call(&mut self, session: SessionId, call: Call) -> Result<Answer, RpcError> {
+    fn session_call(&mut self, socket: SocketId, session: SessionId, call: Call) -> Result<Answer, RpcError> {
         match call {
             Call::Acquire { request, spec } => {
                 let reply = self.decide_for(session, Command::Acquire { session, request, spec });
@@ -88,7 +84,7 @@ impl Machine {
             }
             Call::List => Ok(Answer::State(Box::new(self.state_of(session).0))),
             Call::Close { .. } => {
-                self.closed_now.push(session);
+                self.left_now.push(Left::Closed(session, Some(socket)));
                 self.decide_for(session, Command::EndSession { session, end: SessionEnd::Closed });
                 Ok(Answer::Done(self.done()))
             }
@@ -118,6 +114,7 @@ impl Machine {
         match reply {
             Reply::Opened { session, ttl_ms } => {
                 self.presence.add(session, ttl_ms, at, None);
+                self.fresh.insert(session);
                 self.bind(socket, session);
                 let renewed = self.promise_of(session, ttl_ms);
                 let state = SessionState { claims: Vec::new(), now: self.clock.now.0, now_time: self.clock.now_time() };
@@ -176,21 +173,25 @@ impl Machine {
     fn bind(&mut self, socket: SocketId, session: SessionId) -> Option<SocketId> {
         let known = self.sockets.get_mut(&socket)?;
         known.session = Some(session);
-        let before = self.presence.attach(session, socket, known.read.clone());
+        let before = self.presence.attach(session, socket, known.read.clone()).filter(|before| *before != socket);
         if let Some(older) = before.and_then(|before| self.sockets.get_mut(&before)) {
             older.session = None;
+            older.over = true;
         }
-        self.decide_quietly(Command::SessionUp(session));
+        self.decide_for(session, Command::SessionUp(session));
         let ttl_ms = self.presence.renewable(session).unwrap_or(PING_MS_MAX);
         let ms = (ttl_ms / 3).min(PING_MS_MAX);
         self.held.hold(Output::Socket(socket, Outgoing::PingEvery { ms }));
+        if self.is_stopping() {
+            self.held.hold(Output::Socket(socket, Outgoing::Notice(Notice::RenewNow)));
+        }
         before
     }
 
     fn close_other(&mut self, session: SessionId, hash: &SecretHash) -> Result<Answer, RpcError> {
         let known = self.broker.state().sessions.get(&session);
         if known.is_some_and(|known| known.secret == *hash) {
-            self.closed_now.push(session);
+            self.left_now.push(Left::Closed(session, None));
             self.decide(Command::EndSession { session, end: SessionEnd::Closed });
         } else if known.is_some() {
             let message = format!("that is not the secret of session {}", session.0);
@@ -199,42 +200,25 @@ impl Machine {
         Ok(Answer::Done(self.done()))
     }
 
-    /// Answers a renewal from presence: it waits for no batch.
-    pub(super) fn renew(&mut self, socket: SocketId, id: Option<Id>, renewal: u64) {
-        let session = self.sockets.get(&socket).and_then(|known| known.session);
-        let current = session.filter(|session| self.presence.is_current(*session, socket));
-        let result = match current.and_then(|session| Some((session, self.presence.renewable(session)?))) {
-            Some((session, ttl_ms)) => {
-                self.count_by(session, renewal);
-                Ok(Answer::Renewed(self.promise_of(session, ttl_ms)))
-            }
-            None if session.is_some() => {
-                Err(RpcError::new(code::SESSION_GONE, "the session has expired: open a new one; its leases have ended"))
-            }
-            None => Err(RpcError::new(
-                code::NO_SESSION,
-                "the socket has no session: the first call must be session.open or session.resume",
-            )),
-        };
-        self.held.tell_socket(socket, id, result);
+    /// A renewal, answered from presence alone.
+    pub(super) fn renewed(&mut self, session: SessionId, renewal: u64) -> Result<Answer, RpcError> {
+        let gone =
+            || RpcError::new(code::SESSION_GONE, "the session has ended: open a new one; its leases have ended too");
+        let ttl_ms = self.presence.renewable(session).ok_or_else(gone)?;
+        self.count_by(session, renewal);
+        Ok(Answer::Renewed(self.promise_of(session, ttl_ms)))
     }
 
     /// While stopping, a renewal is answered with the longer promise, once that is stored.
-    fn renew_in_stop(&mut self, socket: SocketId, at: BootTime, session: SessionId, id: Option<Id>, renewal: u64) {
-        if self.presence.renewable(session).is_none() || !self.is_stopping() {
-            self.renew(socket, id, renewal);
-            return;
-        }
+    fn renew_in_stop(&mut self, at: BootTime, session: SessionId, renewal: u64) -> Result<Answer, RpcError> {
+        let Some(ttl_ms) = self.presence.renewable(session) else { return self.renewed(session, renewal) };
         self.count_by(session, renewal);
-        let promise_ms = self.options.restart_grace_ms.max(self.presence.renewable(session).unwrap_or(0));
+        let promise_ms = self.options.restart_grace_ms.max(ttl_ms);
         self.decide(Command::Promise { session, promise_ms: Some(promise_ms) });
-        let mut renewed = self.promise_of(session, promise_ms);
-        renewed.promise_ms = promise_ms;
+        let renewed = self.promise_of(session, promise_ms);
         self.presence.promise(session, at, promise_ms, renewed.renewal);
         self.renewed_in_stop(session);
-        if let Some(id) = id {
-            self.held.hold(Output::Socket(socket, Outgoing::Answer { id, result: Ok(Answer::Renewed(renewed)) }));
-        }
+        Ok(Answer::Renewed(renewed))
     }
 
     /// A client counts by this answer: a longer promise before it binds no more.
@@ -456,6 +440,9 @@ impl Machine {
     pub(super) fn tell_events(&mut self, from: usize, answered: Option<(SessionId, &Reply)>) {
         let mut notices: Vec<(SessionId, Notice)> = Vec::new();
         for event in &self.broker.events()[from..] {
+            if let Event::SessionEnded { session, .. } = event {
+                self.presence.give_up(*session);
+            }
             if !answered.is_some_and(|(asker, reply)| tells(asker, reply, event)) {
                 notices.extend(self.notice_of(event));
             }
@@ -524,6 +511,8 @@ fn tells(asker: SessionId, reply: &Reply, event: &Event) -> bool {
             asker == *session && asked == request
         }
         (Event::LeaseExtended { lease, .. }, Reply::Lease(id)) => id == lease,
+        // Whoever resumes is answered with the whole state.
+        (Event::LeaseGranted { lease }, Reply::Done) => asker == lease.session,
         // Whoever closes a session knows that all of it ends.
         (Event::LeaseEnded { session, .. } | Event::ClaimEnded { session, .. }, Reply::Done) => asker == *session,
         _ => false,

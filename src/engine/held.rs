@@ -62,7 +62,7 @@ impl Held {
     }
 
     /// The batch that was being committed is not there: whoever waits for an answer gets this
-    /// one instead, and nobody else hears anything.
+    /// one instead. Nobody else hears anything, but for sockets that are to close.
     pub fn refuse_sealed(&mut self, error: &RpcError) {
         for output in std::mem::take(&mut self.sealed) {
             let instead = match output {
@@ -72,6 +72,7 @@ impl Held {
                 Output::Told(answer, _) => Output::Told(answer, Err(error.clone())),
                 Output::Release(release, _) => Output::Release(release, Err(error.clone())),
                 Output::Stopped(done) => Output::Stopped(done),
+                close @ Output::Socket(_, Outgoing::Close { .. }) => close,
                 Output::Socket(..) => continue,
             };
             self.ready.push(instead);

@@ -77,6 +77,12 @@ pub enum Input {
         /// Whether the client closed it cleanly (1000 or no code, before the broker sent a Close).
         clean: bool,
     },
+    /// The broker has closed a socket, or given it up. That is no drop: its session is not
+    /// connected, and pools that free at a drop free nothing.
+    CutOff {
+        /// Which.
+        socket: SocketId,
+    },
     /// Something that did not come over a socket: HTTP, the inventory watcher, the broker itself.
     Command {
         /// What.

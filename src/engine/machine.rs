@@ -28,7 +28,7 @@ use crate::core::command::Command;
 use crate::core::event::Event;
 use crate::core::limits::{Limits, RETURN_GRACE_MS_MAX};
 use crate::core::session::SessionEnd;
-use crate::core::tables::{Batch, Tables};
+use crate::core::tables::{Batch, TableChanges, Tables};
 use crate::core::types::{LabTime, SessionId};
 use crate::protocol::call::StoreNotice;
 use crate::protocol::error::{CloseReason, RpcError, code};
@@ -56,6 +56,18 @@ pub struct Options {
 pub(super) struct Socket {
     pub(super) session: Option<SessionId>,
     pub(super) read: LastRead,
+    /// It was told to close: nothing that arrives on it has any effect.
+    pub(super) over: bool,
+}
+
+/// How a session's client left, in a batch that may turn out not to be there: it will not say so
+/// again.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Left {
+    /// It closed the session: by a call on this socket, or otherwise.
+    Closed(SessionId, Option<SocketId>),
+    /// It dropped.
+    Dropped(SessionId),
 }
 
 /// A waiting claim as the places task looks at it.
@@ -70,7 +82,7 @@ pub struct Waiting {
 /// The planned stop, under way.
 struct Stop {
     since: BootTime,
-    done: Option<oneshot::Sender<()>>,
+    done: Vec<oneshot::Sender<()>>,
     renewed: BTreeSet<SessionId>,
 }
 
@@ -82,13 +94,18 @@ pub struct Machine {
     pub(super) options: Options,
     pub(super) held: Held,
     gathered: VecDeque<Input>,
-    /// Cleanly closed sessions whose end is in the batch under way.
-    closing: Vec<SessionId>,
-    pub(super) closed_now: Vec<SessionId>,
+    /// Who left in the batch under way, and in the one that is being made.
+    leaving: Vec<Left>,
+    pub(super) left_now: Vec<Left>,
+    /// Sessions opened in a batch that is not known to be durable.
+    pub(super) fresh: BTreeSet<SessionId>,
     in_flight: bool,
+    /// The books hold what is not known to be durable.
+    in_doubt: bool,
     failure: Option<Arc<str>>,
     batch: u64,
     last_event: u64,
+    durable_event: u64,
     pub(super) renewals: u64,
     stop: Option<Stop>,
     return_grace_until: Option<BootTime>,
@@ -117,12 +134,15 @@ impl Machine {
             options,
             held: Held::default(),
             gathered: VecDeque::new(),
-            closing: Vec::new(),
-            closed_now: Vec::new(),
+            leaving: Vec::new(),
+            left_now: Vec::new(),
+            fresh: BTreeSet::new(),
             in_flight: false,
+            in_doubt: false,
             failure: None,
             batch: tables.batch,
             last_event: tables.last_event,
+            durable_event: tables.last_event,
             renewals: 0,
             stop: None,
             return_grace_until: None,
@@ -154,10 +174,10 @@ impl Machine {
         &self.broker
     }
 
-    /// The number of the last event that is made; durable unless a commit is under way.
+    /// The number of the last event that is known to be durable.
     #[must_use]
     pub const fn last_event(&self) -> u64 {
-        self.last_event
+        self.durable_event
     }
 
     /// Lab time with its twin, as of the last step.
@@ -181,23 +201,25 @@ impl Machine {
     /// Says that the loop goes round, also while a commit is under way.
     pub fn alive(&mut self, at: BootTime) {
         self.presence.tick(at);
+        self.check_stop(at);
     }
 
     /// Takes an input. What is presence's alone is done at once; the rest gathers.
     pub fn input(&mut self, at: BootTime, input: Input) {
+        self.advance(at);
         match input {
             Input::Attach { socket, last_read, .. } => {
-                self.sockets.insert(socket, Socket { session: None, read: last_read });
+                self.sockets.insert(socket, Socket { session: None, read: last_read, over: false });
             }
             Input::Alive { socket, at } => self.heard(socket, at),
             Input::Accepting => self.accepting(at),
-            Input::Call { socket, at: read_at, id, call: Call::Renew { renewal } } if self.stop.is_none() => {
-                self.heard(socket, read_at);
-                self.renew(socket, id, renewal);
-            }
+            Input::Call { socket, .. } if self.sockets.get(&socket).is_none_or(|known| known.over) => {}
             Input::Call { socket, at, id, call } => {
                 self.heard(socket, at);
-                if self.failure.is_some() || self.gathered.len() >= GATHERED_MAX {
+                if let (Call::Renew { renewal }, Some(session)) = (&call, self.renews_at_once(socket)) {
+                    let result = self.renewed(session, *renewal);
+                    self.held.tell_socket(socket, id, result);
+                } else if self.failure.is_some() || self.gathered.len() >= GATHERED_MAX {
                     let error = self.busy();
                     self.held.tell_socket(socket, id, Err(error));
                 } else {
@@ -210,7 +232,13 @@ impl Machine {
                 let error = self.busy();
                 self.held.tell_now(Output::Told(answer, Err(error)));
             }
-            Input::Read(_) if self.gathered.len() >= GATHERED_MAX => {}
+            Input::Read(reading) if self.failure.is_some() || self.gathered.len() >= GATHERED_MAX => {
+                // While the store fails the books can be read as soon as they are what it holds.
+                let durable = self.failure.is_some() && !self.in_doubt && self.broker.events().is_empty();
+                let result = if durable { Ok(()) } else { Err(self.busy()) };
+                let release = self.view(at, reading);
+                self.held.tell_now(Output::Release(release, result));
+            }
             Input::Stop { done } => self.begin_stop(at, done),
             other => self.gathered.push_back(other),
         }
@@ -226,8 +254,7 @@ impl Machine {
         self.tell_time(at, wall_ms);
         self.presence.tick(at);
         if self.failure.is_some() {
-            self.answer_readings(at);
-            self.pass_time(at);
+            self.check_stop(at);
             return None;
         }
         for _ in 0..BATCH_INPUTS_MAX {
@@ -238,24 +265,31 @@ impl Machine {
         let (events, tables) = self.broker.take_batch();
         if events.is_empty() {
             self.held.release();
+            self.left_now.clear();
+            self.check_stop(at);
             return None;
         }
         self.places_due |= events.iter().any(moves_places);
         Some(self.batch_of(events, tables, wall_ms))
     }
 
-    /// A batch without events, to see whether the store takes anything.
-    pub fn probe(&mut self, wall_ms: i64) -> Batch {
+    /// A batch though nothing was asked, to see whether the store takes anything.
+    pub fn probe(&mut self, at: BootTime, wall_ms: i64) -> Batch {
+        self.tell_time(at, wall_ms);
         let (events, tables) = self.broker.take_batch();
         self.batch_of(events, tables, wall_ms)
     }
 
-    fn batch_of(&mut self, events: Vec<Event>, tables: crate::core::tables::TableChanges, wall_ms: i64) -> Batch {
+    fn batch_of(&mut self, events: Vec<Event>, mut tables: TableChanges, wall_ms: i64) -> Batch {
         self.in_flight = true;
+        self.in_doubt = !events.is_empty();
+        // Stored beside the wall clock of the same moment, events or not: what passes until a
+        // restart is counted from there.
+        tables.lab.now = tables.lab.now.max(self.clock.now);
         self.batch += 1;
         let first_event = self.last_event + 1;
         self.last_event += events.len() as u64;
-        self.closing = std::mem::take(&mut self.closed_now);
+        self.leaving = std::mem::take(&mut self.left_now);
         self.held.seal();
         Batch { number: self.batch, at: self.clock.now, wall_ms, first_event, events, tables }
     }
@@ -263,12 +297,7 @@ impl Machine {
     /// The batch under way is durable.
     pub fn committed(&mut self, at: BootTime, batch: &Batch) {
         self.in_flight = false;
-        self.closing.clear();
-        // Answers leave before what follows from them: who closed its session hears that it is done.
-        self.held.release_sealed();
-        for event in &batch.events {
-            self.know_durable(at, event);
-        }
+        self.settled(at, batch);
         if self.failure.take().is_some() {
             self.decide_quietly(Command::StoreWorks(true));
             self.tell_store(true, "the store works again");
@@ -278,10 +307,11 @@ impl Machine {
 
     /// The batch under way is not known to be durable, or a probe failed. Nothing of it is told;
     /// calls are answered `unavailable` until [`Machine::resolved`] and a successful probe.
-    pub fn store_failed(&mut self, message: &str) {
+    pub fn store_failed(&mut self, at: BootTime, message: &str) {
+        self.advance(at);
         let first = self.failure.is_none();
         self.failure = Some(message.into());
-        self.refuse_gathered();
+        self.refuse_gathered(at);
         if first {
             self.tell_store(
                 false,
@@ -296,28 +326,58 @@ impl Machine {
     /// # Errors
     /// In words, where the tables contradict each other.
     pub fn resolved(&mut self, at: BootTime, batch: &Batch, tables: &Tables) -> Result<(), String> {
-        self.in_flight = false;
+        self.advance(at);
         if tables.batch == batch.number {
-            self.closing.clear();
-            self.held.release_sealed();
-            for event in &batch.events {
-                self.know_durable(at, event);
-            }
+            self.in_flight = false;
+            self.settled(at, batch);
             return Ok(());
         }
-        self.broker = Broker::new(tables, self.options.limits.clone())?;
+        let mut broker = Broker::new(tables, self.options.limits.clone())?;
+        broker.take_over(&self.broker);
+        self.broker = broker;
         self.broker.decide(self.clock.now, Command::StoreWorks(false));
+        self.in_flight = false;
+        self.in_doubt = false;
         self.batch = tables.batch;
         self.last_event = tables.last_event;
+        self.durable_event = tables.last_event;
+        self.fresh.clear();
         self.held.refuse_sealed(&unavailable());
         self.presence.undo_expiries(at);
         self.meet_sessions(at);
         self.rebind();
-        for session in std::mem::take(&mut self.closing) {
-            // Its client is gone and will not ask again.
-            self.decide_quietly(Command::EndSession { session, end: SessionEnd::Closed });
+        for left in std::mem::take(&mut self.leaving) {
+            self.leave_again(left);
         }
         Ok(())
+    }
+
+    /// The batch is known to be durable: what was computed from it may leave.
+    fn settled(&mut self, at: BootTime, batch: &Batch) {
+        self.in_doubt = false;
+        self.durable_event = self.last_event;
+        self.held.release_sealed();
+        for event in &batch.events {
+            self.know_durable(at, event);
+        }
+        self.leaving.clear();
+    }
+
+    /// Decides anew what a client's leaving means: its client is gone and will not ask again.
+    fn leave_again(&mut self, left: Left) {
+        match left {
+            Left::Closed(session, _) if self.broker.state().sessions.contains_key(&session) => {
+                // Whoever asked on a socket was told that it was not done: it hears the end.
+                self.left_now.push(Left::Closed(session, None));
+                self.decide_quietly(Command::EndSession { session, end: SessionEnd::Closed });
+            }
+            Left::Dropped(session) if self.presence.knows(session) && !self.presence.is_connected(session) => {
+                self.left_now.push(left);
+                self.broker.decide(self.clock.now, Command::SessionUp(session));
+                self.decide_quietly(Command::SessionDown(session));
+            }
+            Left::Closed(..) | Left::Dropped(_) => {}
+        }
     }
 
     /// What may be told now.
@@ -345,6 +405,12 @@ impl Machine {
     #[must_use]
     pub fn next_wake(&self, at: BootTime) -> BootTime {
         let mut next = at.plus(self.presence.tick_every_ms());
+        if self.in_flight || self.failure.is_some() {
+            return next; // What is due cannot be decided now.
+        }
+        if self.has_work() {
+            return at; // More gathered than one batch takes.
+        }
         next = self.presence.next_due().map_or(next, |due| due.min(next));
         if let Some(lab) = self.broker.next_deadline() {
             next = next.min(at.plus(lab.since(self.lab_now(at))));
@@ -368,30 +434,35 @@ impl Machine {
         self.clock = LabClock { now: self.lab_now(at).max(self.clock.now), wall_ms };
     }
 
-    /// Does what the time has brought about: expiries, endings, deadlines, the stop's patience.
+    /// Both clocks as this process counts them, between two looks at the wall clock.
+    fn advance(&mut self, at: BootTime) {
+        let now = self.lab_now(at).max(self.clock.now);
+        let passed = i64::try_from(now.since(self.clock.now)).unwrap_or(0);
+        self.clock = LabClock { now, wall_ms: self.clock.wall_ms.saturating_add(passed) };
+    }
+
+    /// Does what the time has brought about: expiries, endings, deadlines.
     fn pass_time(&mut self, at: BootTime) {
         if self.return_grace_until.is_some_and(|until| at >= until) {
             self.return_grace_until = None;
-            self.broker.decide(self.clock.now, Command::ReturnGraceOver);
+            self.decide_quietly(Command::ReturnGraceOver);
         }
-        if self.failure.is_none() {
-            while let Some(session) = self.presence.next_expired(at) {
-                self.decide_quietly(Command::EndSession { session, end: SessionEnd::Expired });
-            }
-            while let Some(lease) = self.presence.next_ending_over(at) {
-                self.decide_quietly(Command::EndingOver(lease));
-            }
-            if self.broker.next_deadline().is_some_and(|due| due <= self.clock.now) {
-                self.decide_quietly(Command::Tick);
-            }
+        while let Some(session) = self.presence.next_expired(at) {
+            self.decide_quietly(Command::EndSession { session, end: SessionEnd::Expired });
         }
-        self.check_stop(at);
+        while let Some(lease) = self.presence.next_ending_over(at) {
+            self.decide_quietly(Command::EndingOver(lease));
+        }
+        if self.broker.next_deadline().is_some_and(|due| due <= self.clock.now) {
+            self.decide_quietly(Command::Tick);
+        }
     }
 
     fn take(&mut self, at: BootTime, input: Input) {
         match input {
             Input::Call { socket, at: read_at, id, call } => self.call(socket, read_at, id, call),
             Input::Detach { socket, clean } => self.detach(socket, clean),
+            Input::CutOff { socket } => self.cut_off(socket),
             Input::Command { command, answer } => self.command(*command, answer),
             Input::Keyed { at, key, call, answer } => self.keyed(at, &key, call, answer),
             Input::Read(reading) => {
@@ -399,19 +470,6 @@ impl Machine {
                 self.held.hold(Output::Release(release, Ok(())));
             }
             Input::Attach { .. } | Input::Alive { .. } | Input::Accepting | Input::Stop { .. } => self.input(at, input),
-        }
-    }
-
-    /// While the store fails the books are what is durable: they can be read.
-    fn answer_readings(&mut self, at: BootTime) {
-        for input in std::mem::take(&mut self.gathered) {
-            match input {
-                Input::Read(reading) => {
-                    let release = self.view(at, reading);
-                    self.held.tell_now(Output::Release(release, Ok(())));
-                }
-                other => self.gathered.push_back(other),
-            }
         }
     }
 
@@ -451,12 +509,29 @@ impl Machine {
             return;
         }
         if clean {
-            self.closed_now.push(session);
+            self.left_now.push(Left::Closed(session, None));
             self.decide_quietly(Command::EndSession { session, end: SessionEnd::Closed });
         } else if self.stop.is_none() {
+            self.left_now.push(Left::Dropped(session));
             self.decide_quietly(Command::SessionDown(session));
         }
-        self.renewed_in_stop(session);
+    }
+
+    /// The broker gave the socket up, which is no drop: pools that free at a drop do not.
+    fn cut_off(&mut self, socket: SocketId) {
+        let session = self.sockets.remove(&socket).and_then(|gone| gone.session);
+        if let Some(session) = session.filter(|session| self.presence.detach(*session, socket)) {
+            self.decide_quietly(Command::SessionCutOff(session));
+        }
+    }
+
+    /// The session that a renewal on this socket is for, when it may be answered at once: all
+    /// that the answer tells is durable, and no end of the session is decided.
+    fn renews_at_once(&self, socket: SocketId) -> Option<SessionId> {
+        let session = self.sockets.get(&socket)?.session?;
+        let at_once = self.stop.is_none() || self.failure.is_some();
+        let stands = !self.fresh.contains(&session) && self.presence.renewable(session).is_some();
+        (at_once && stands && self.presence.is_current(session, socket)).then_some(session)
     }
 
     fn heard(&mut self, socket: SocketId, at: BootTime) {
@@ -469,6 +544,9 @@ impl Machine {
     /// What becomes true only once a batch is durable: endings begin to run, sessions are gone.
     fn know_durable(&mut self, at: BootTime, event: &Event) {
         match event {
+            Event::SessionOpened { session, .. } => {
+                self.fresh.remove(session);
+            }
             Event::SessionEnded { session, .. } => self.forget_session(*session),
             Event::LeaseEnding { lease, .. } => {
                 if let Some(session) = self.broker.state().leases.get(lease).map(|lease| lease.session) {
@@ -483,10 +561,16 @@ impl Machine {
     fn forget_session(&mut self, session: SessionId) {
         let socket = self.presence.socket(session);
         self.presence.remove(session);
-        self.renewed_in_stop(session);
         let Some(socket) = socket else { return };
+        let asked_for =
+            |left: &Left| matches!(left, Left::Closed(closed, Some(on)) if *closed == session && *on == socket);
+        let asked = self.leaving.iter().any(asked_for);
         if let Some(bound) = self.sockets.get_mut(&socket) {
             bound.session = None;
+            bound.over = !asked;
+        }
+        if asked {
+            return; // Its client knows, and may open another on the same socket.
         }
         let text = "the session has ended: open a new one".to_owned();
         self.held.tell_now(Output::Socket(socket, Outgoing::Close { reason: CloseReason::SessionEnded, text }));
@@ -533,9 +617,22 @@ impl Machine {
     }
 
     /// What cannot be done while the store fails is answered now; drops and clean closes wait.
-    fn refuse_gathered(&mut self) {
+    fn refuse_gathered(&mut self, at: BootTime) {
         for input in std::mem::take(&mut self.gathered) {
             match input {
+                Input::Call { socket, id, call: Call::Renew { renewal }, .. }
+                    if self.renews_at_once(socket).is_some() =>
+                {
+                    // It waited for the longer promise of a stop, which is not to be had now.
+                    if let Some(session) = self.renews_at_once(socket) {
+                        let result = self.renewed(session, renewal);
+                        self.held.tell_socket(socket, id, result);
+                    }
+                }
+                Input::Read(reading) => {
+                    let release = self.view(at, reading);
+                    self.held.tell_now(Output::Release(release, Err(unavailable())));
+                }
                 Input::Call { socket, id, .. } => self.held.tell_socket(socket, id, Err(unavailable())),
                 Input::Command { answer, .. } | Input::Keyed { answer, .. } => {
                     self.held.tell_now(Output::Told(answer, Err(unavailable())));
@@ -555,8 +652,12 @@ impl Machine {
     }
 
     fn begin_stop(&mut self, at: BootTime, done: oneshot::Sender<()>) {
+        if let Some(stop) = &mut self.stop {
+            stop.done.push(done); // Asked twice: both are told.
+            return;
+        }
         self.broker.decide(self.clock.now, Command::StopGranting);
-        self.stop = Some(Stop { since: at, done: Some(done), renewed: BTreeSet::new() });
+        self.stop = Some(Stop { since: at, done: vec![done], renewed: BTreeSet::new() });
         let sockets: Vec<SocketId> =
             self.sockets.iter().filter(|(_, socket)| socket.session.is_some()).map(|(id, _)| *id).collect();
         for socket in sockets {
@@ -571,16 +672,17 @@ impl Machine {
         }
     }
 
-    /// The stop may proceed when everybody who is there has renewed, or has had the time to.
+    /// The stop may proceed when everybody who is there has renewed and that is durable, or has
+    /// had the time to.
     fn check_stop(&mut self, at: BootTime) {
+        let stored = !self.in_flight && self.gathered.is_empty() && self.broker.events().is_empty();
         let Some(stop) = &mut self.stop else { return };
-        let waiting = self.sockets.values().filter_map(|socket| socket.session);
-        let all = waiting.into_iter().all(|session| stop.renewed.contains(&session));
-        let over = at.since(stop.since) >= STOP_WAIT_MS;
-        if (over || (all && !self.in_flight && self.gathered.is_empty()))
-            && let Some(done) = stop.done.take()
-        {
-            self.held.tell_now(Output::Stopped(done));
+        let mut waiting = self.sockets.values().filter_map(|socket| socket.session);
+        let all = stored && waiting.all(|session| stop.renewed.contains(&session));
+        if all || at.since(stop.since) >= STOP_WAIT_MS {
+            for done in stop.done.drain(..) {
+                self.held.tell_now(Output::Stopped(done));
+            }
         }
     }
 

@@ -37,7 +37,7 @@ struct Present {
     long: Option<LongPromise>,
     /// Its current socket, and where that one's reader notes what it has read.
     socket: Option<(SocketId, LastRead)>,
-    /// An expiry of it is decided and not yet known to be committed: no renewal is answered.
+    /// An end of it is decided and not yet known to be committed: no renewal is answered.
     expiring: bool,
 }
 
@@ -180,10 +180,17 @@ impl Presence {
         }
     }
 
-    /// The session's ttl, unless an expiry of it is decided: then no renewal may be answered.
+    /// The session's ttl, unless an end of it is decided: then no renewal may be answered.
     #[must_use]
     pub fn renewable(&self, id: SessionId) -> Option<u64> {
         self.sessions.get(&id).filter(|present| !present.expiring).map(|present| present.ttl_ms)
+    }
+
+    /// An end of the session is decided: no renewal of it is answered from here on.
+    pub fn give_up(&mut self, id: SessionId) {
+        if let Some(present) = self.sessions.get_mut(&id) {
+            present.expiring = true;
+        }
     }
 
     /// How long ago the session was heard of.
@@ -195,7 +202,10 @@ impl Presence {
     /// An ending of a lease of the session is known to be committed since `at`.
     pub fn ending(&mut self, session: SessionId, lease: LeaseId, at: BootTime) {
         let Some(present) = self.sessions.get(&session) else { return };
-        if self.endings.entry(session).or_default().insert(lease, at).is_none() {
+        let leases = self.endings.entry(session).or_default();
+        // Known before: its holder's time runs already.
+        if !leases.contains_key(&lease) {
+            leases.insert(lease, at);
             self.ending_watch.insert((at.plus(present.ttl_ms), session, lease));
             self.ending_of.insert(lease, session);
         }
@@ -292,13 +302,16 @@ impl Presence {
         session.into_iter().chain(ending).min()
     }
 
-    /// Expiries that were decided and not committed are open again.
+    /// Ends that were decided and not committed are open again.
     pub fn undo_expiries(&mut self, now: BootTime) {
         for (id, present) in &mut self.sessions {
             if present.expiring {
                 present.expiring = false;
                 self.watch.insert((now, *id));
             }
+        }
+        for (session, leases) in &self.endings {
+            self.ending_watch.extend(leases.keys().map(|lease| (now, *session, *lease)));
         }
     }
 }

@@ -146,15 +146,26 @@ impl Task {
         self.end(idle, work).await;
     }
 
-    /// Everybody who could bring something is gone: what is under way is finished.
+    /// Everybody who could bring something is gone: what is under way and what has gathered is
+    /// finished, as long as the store takes it.
     async fn end<S: Store>(mut self, idle: Option<S>, work: Option<(Work<S>, BootTime)>) {
+        let mut open = idle;
         if let Some((work, _)) = work {
-            let (_, done) = work.await;
-            if let Done::Committed(batch) = done {
-                self.machine.committed(boot_now(), &batch);
+            let (store, done) = work.await;
+            if let Done::Committed(batch) = &done {
+                self.machine.committed(boot_now(), batch);
             }
+            open = matches!(done, Done::Committed(_) | Done::Pruned(Ok(_))).then_some(store);
         }
-        drop(idle);
+        while let Some(store) = &mut open
+            && let Some(batch) = self.machine.step(boot_now(), wall_now_ms())
+        {
+            if let Err(error) = store.commit(&batch).await {
+                tracing::error!("batch {} is not known to be stored: {error}", batch.number);
+                break;
+            }
+            self.machine.committed(boot_now(), &batch);
+        }
         self.deliver();
     }
 
@@ -189,10 +200,14 @@ impl Task {
         if let Input::Attach { socket, outbox, .. } = &input {
             self.outboxes.insert(*socket, outbox.clone());
         }
-        if let Input::Detach { socket, .. } = &input {
+        if let Input::Detach { socket, .. } | Input::CutOff { socket } = &input {
             self.outboxes.remove(socket);
         }
+        let stop = matches!(input, Input::Stop { .. });
         self.machine.input(boot_now(), input);
+        if stop {
+            self.health.send_modify(|health| health.stopping = true);
+        }
     }
 
     fn finish<S: Store>(&mut self, store: S, done: Done, since: BootTime, retry_ms: &mut u64) -> Next<S> {
@@ -208,7 +223,7 @@ impl Task {
             Done::Failed(batch, error) => {
                 tracing::error!("batch {} is not known to be stored: {error}", batch.number);
                 self.metrics.store_failed();
-                self.machine.store_failed(&error.to_string());
+                self.machine.store_failed(now, &error.to_string());
                 self.tell_health(Some(&error.to_string()));
                 Next::Work(reopen(store, batch, *retry_ms))
             }
@@ -216,7 +231,7 @@ impl Task {
                 Ok(()) => {
                     tracing::warn!("the store is open again at batch {}", tables.batch);
                     // What the store says now is not enough: it must take a batch.
-                    let probe = self.machine.probe(wall_now_ms());
+                    let probe = self.machine.probe(now, wall_now_ms());
                     *retry_ms = (*retry_ms * 2).min(RETRY_MS.1);
                     Next::Work(commit(store, probe))
                 }
@@ -281,7 +296,6 @@ impl Task {
                     Output::Told(answer, told) => drop(answer.send(told)),
                     Output::Release(release, durable) => release(durable),
                     Output::Stopped(done) => {
-                        self.tell_health(None);
                         let _ = done.send(());
                     }
                 }
@@ -294,7 +308,7 @@ impl Task {
         if let Err(TrySendError::Full(_)) = outbox.try_send(outgoing) {
             self.metrics.slow_reader();
             self.outboxes.remove(&socket);
-            self.machine.input(boot_now(), Input::Detach { socket, clean: false });
+            self.machine.input(boot_now(), Input::CutOff { socket });
         }
     }
 

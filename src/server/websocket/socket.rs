@@ -109,9 +109,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Serves it until it is over.
     pub(super) async fn run(mut self) {
         let next = self.serve().await;
-        let clean = matches!(next, Next::Left { clean: true });
         // First: a clean close frees at once, and the engine forgets the outbox.
-        let _ = self.shared.handle.send(Input::Detach { socket: self.id, clean }).await;
+        let end = match next {
+            Next::Left { clean } => Input::Detach { socket: self.id, clean },
+            Next::Close(..) | Next::Go => Input::CutOff { socket: self.id },
+        };
+        let _ = self.shared.handle.send(end).await;
         self.outbox.close();
         match next {
             Next::Close(reason, text) => self.close(reason, &text).await,

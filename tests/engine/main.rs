@@ -1,0 +1,17 @@
+//! The engine, from its own doors: the machine in virtual time, and the task over a store that
+//! fails on demand.
+//!
+//! Each module is one behaviour. What goes over a wire is not tested here, and nothing here waits
+//! for a clock: time is handed to the machine, and the task is awaited.
+
+mod lab;
+mod words;
+
+mod batches;
+mod endings;
+mod expiries;
+mod keyed;
+mod notices;
+mod restart;
+mod sockets;
+mod stop;
