@@ -104,8 +104,8 @@ pub struct Machine {
     in_doubt: bool,
     failure: Option<Arc<str>>,
     batch: u64,
+    last_made: u64,
     last_event: u64,
-    durable_event: u64,
     pub(super) renewals: u64,
     stop: Option<Stop>,
     return_grace_until: Option<BootTime>,
@@ -141,8 +141,8 @@ impl Machine {
             in_doubt: false,
             failure: None,
             batch: tables.batch,
+            last_made: tables.last_event,
             last_event: tables.last_event,
-            durable_event: tables.last_event,
             renewals: 0,
             stop: None,
             return_grace_until: None,
@@ -177,7 +177,7 @@ impl Machine {
     /// The number of the last event that is known to be durable.
     #[must_use]
     pub const fn last_event(&self) -> u64 {
-        self.durable_event
+        self.last_event
     }
 
     /// Lab time with its twin, as of the last step.
@@ -287,8 +287,8 @@ impl Machine {
         // restart is counted from there.
         tables.lab.now = tables.lab.now.max(self.clock.now);
         self.batch += 1;
-        let first_event = self.last_event + 1;
-        self.last_event += events.len() as u64;
+        let first_event = self.last_made + 1;
+        self.last_made += events.len() as u64;
         self.leaving = std::mem::take(&mut self.left_now);
         self.held.seal();
         Batch { number: self.batch, at: self.clock.now, wall_ms, first_event, events, tables }
@@ -339,8 +339,8 @@ impl Machine {
         self.in_flight = false;
         self.in_doubt = false;
         self.batch = tables.batch;
+        self.last_made = tables.last_event;
         self.last_event = tables.last_event;
-        self.durable_event = tables.last_event;
         self.fresh.clear();
         self.held.refuse_sealed(&unavailable());
         self.presence.undo_expiries(at);
@@ -355,7 +355,7 @@ impl Machine {
     /// The batch is known to be durable: what was computed from it may leave.
     fn settled(&mut self, at: BootTime, batch: &Batch) {
         self.in_doubt = false;
-        self.durable_event = self.last_event;
+        self.last_event = self.last_made;
         self.held.release_sealed();
         for event in &batch.events {
             self.know_durable(at, event);

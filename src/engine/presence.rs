@@ -5,6 +5,7 @@
 //! only when everything already read from its socket was counted and every promise to it has run
 //! out. See `docs/timing.md` for the rule this carries out.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::input::{LastRead, SocketId};
@@ -202,10 +203,9 @@ impl Presence {
     /// An ending of a lease of the session is known to be committed since `at`.
     pub fn ending(&mut self, session: SessionId, lease: LeaseId, at: BootTime) {
         let Some(present) = self.sessions.get(&session) else { return };
-        let leases = self.endings.entry(session).or_default();
-        // Known before: its holder's time runs already.
-        if !leases.contains_key(&lease) {
-            leases.insert(lease, at);
+        // One that is known runs already.
+        if let Entry::Vacant(fresh) = self.endings.entry(session).or_default().entry(lease) {
+            fresh.insert(at);
             self.ending_watch.insert((at.plus(present.ttl_ms), session, lease));
             self.ending_of.insert(lease, session);
         }

@@ -76,6 +76,7 @@ impl Double {
         loop {
             match self.input().await {
                 Input::Detach { clean, .. } => return clean,
+                Input::CutOff { .. } => return false,
                 Input::Alive { .. } | Input::Call { .. } => {}
                 _ => panic!("another input than a detach"),
             }
