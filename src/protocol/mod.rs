@@ -14,6 +14,7 @@ pub mod error;
 pub mod http;
 pub mod info;
 pub mod rpc;
+pub mod schema;
 
 /// The WebSocket subprotocol both ends must speak.
 pub const SUBPROTOCOL: &str = "leasehold.v1";

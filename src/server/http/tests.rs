@@ -260,3 +260,19 @@ async fn probes_and_scrapers_are_answered() {
     assert_eq!((ready.status, &ready.body["code"]), (503, &json!("stopping")));
     assert_eq!(lab.get("/healthz", &[]).await.status, 200);
 }
+
+#[tokio::test]
+async fn every_described_route_is_there() {
+    let lab = Lab::start().await;
+    let documents = crate::protocol::schema::documents();
+    let (_, openapi) = documents.iter().find(|(name, _)| *name == "openapi.json").unwrap();
+    for (path, verbs) in openapi["paths"].as_object().unwrap() {
+        // Followers are answered for as long as they like.
+        for verb in verbs.as_object().unwrap().keys().filter(|_| path != "/v1/events") {
+            let asked = path.replace("{name}", "pixel-1").replace("{kind}", "lease").replace("{id}", "77");
+            let got = lab.ask(&verb.to_uppercase(), &asked, &[], "{}").await;
+            assert_ne!(got.status, 405, "{verb} {path}");
+            assert!(!got.body["detail"].to_string().contains("there is nothing at"), "{verb} {path}: {}", got.body);
+        }
+    }
+}
