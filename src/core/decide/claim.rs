@@ -239,10 +239,16 @@ impl Broker {
 
     /// Ends a waiting claim without a lease.
     pub(in crate::core) fn end_claim(&mut self, now: LabTime, id: ClaimId, end: ClaimEnd) {
+        let Some(session) = self.state.claims.get(&id).map(|claim| claim.session) else { return };
+        self.withdraw(now, id, end);
+        self.request_ended(now, session);
+    }
+
+    /// Ends a waiting claim and leaves its session as it is.
+    pub(in crate::core) fn withdraw(&mut self, now: LabTime, id: ClaimId, end: ClaimEnd) {
         let Some(claim) = self.state.claims.get(&id).cloned() else { return };
         self.end_newcomer(now, &claim, end);
         self.forget_claim(&claim);
-        self.request_ended(now, claim.session);
     }
 
     fn end_newcomer(&mut self, now: LabTime, claim: &Claim, end: ClaimEnd) -> ClaimReply {

@@ -81,11 +81,15 @@ impl Broker {
         if let Some(most) = self.max_hold_ms(pools)
             && until.since(lease.granted_at) > most
         {
+            let more = lease.granted_at.plus(most).since(lease.until.unwrap_or(now).max(now));
+            let hint = match more {
+                0 => "it is held as long as they allow already".to_owned(),
+                more => format!("it can be extended by {} more", show_duration_ms(more)),
+            };
             let message = format!(
-                "lease {id} would be held for {}, and its pools allow at most {}: it can be extended by {} more",
+                "lease {id} would be held for {}, and its pools allow at most {}: {hint}",
                 show_duration_ms(until.since(lease.granted_at)),
-                show_duration_ms(most),
-                show_duration_ms(lease.granted_at.plus(most).since(lease.until.unwrap_or(now).max(now)))
+                show_duration_ms(most)
             );
             return Reply::Refused(Refusal::new(Code::HoldTooLong, message));
         }
@@ -150,12 +154,18 @@ impl Broker {
 
     /// Ends a lease: its resources are free, and its session too if it was only there for this.
     pub(in crate::core) fn finish_lease(&mut self, now: LabTime, id: LeaseId, end: LeaseEnd, outcome: Option<Outcome>) {
+        let session = self.state.lease(id).session;
+        self.give_back(now, id, end, outcome);
+        self.request_ended(now, session);
+    }
+
+    /// Ends a lease and leaves its session as it is.
+    pub(in crate::core) fn give_back(&mut self, now: LabTime, id: LeaseId, end: LeaseEnd, outcome: Option<Outcome>) {
         let lease = self.state.lease(id).clone();
         self.emit(now, Event::LeaseEnded { lease: id, session: lease.session, end, outcome });
         let held = lease.picks.iter().map(|pick| pick.resource).filter(|held| !lease.freed.contains(held));
         let held: std::collections::BTreeSet<ResourceId> = held.collect();
         self.freed(now, held);
-        self.request_ended(now, lease.session);
     }
 
     /// A request of the session ended: forgets the oldest ended ones, and ends a session that was
@@ -166,7 +176,8 @@ impl Broker {
             self.emit(now, Event::RequestsForgotten { session: id, up_to });
         }
         let Some(session) = self.state.sessions.get(&id) else { return };
-        if matches!(session.kind, SessionKind::Keyed { .. }) && session.requests.open.is_empty() {
+        let lonely = session.requests.open.is_empty() && session.kicked_by.is_none();
+        if lonely && matches!(session.kind, SessionKind::Keyed { .. }) {
             self.drop_session(now, id, SessionEnd::Closed);
         } else {
             self.end_if_kicked(now, id);

@@ -69,16 +69,17 @@ impl Broker {
             if at_once.is_empty() {
                 continue;
             }
+            if lease.picks.iter().all(|pick| at_once.contains(&pick.resource) || lease.freed.contains(&pick.resource)) {
+                let why = lease.ending.as_ref().map_or(LeaseEnd::Dropped, |ending| ending.why.clone());
+                self.finish_lease(now, lease.id, why, None);
+                continue;
+            }
             if lease.ending.is_none() {
                 let ending = Ending { why: LeaseEnd::Dropped, since: now };
                 self.emit(now, Event::LeaseEnding { lease: lease.id, ending });
             }
-            if lease.picks.iter().all(|pick| at_once.contains(&pick.resource) || lease.freed.contains(&pick.resource)) {
-                self.finish_lease(now, lease.id, LeaseEnd::Dropped, None);
-            } else {
-                self.emit(now, Event::PicksFreed { lease: lease.id, resources: at_once.clone() });
-                self.freed(now, at_once);
-            }
+            self.emit(now, Event::PicksFreed { lease: lease.id, resources: at_once.clone() });
+            self.freed(now, at_once);
         }
         Reply::Done
     }
@@ -107,17 +108,14 @@ impl Broker {
             SessionEnd::Kicked { by } => LeaseEnd::Kicked { by: by.clone() },
         };
         for claim in self.claims_of(session) {
-            self.end_claim(now, claim, ClaimEnd::SessionEnded);
+            self.withdraw(now, claim, ClaimEnd::SessionEnded);
         }
         for lease in self.leases_of(session) {
             // One that was ending already ends for that reason: the session's end only hastens it.
             let why = self.state.lease(lease).ending.as_ref().map_or_else(|| why.clone(), |ending| ending.why.clone());
-            self.finish_lease(now, lease, why, None);
+            self.give_back(now, lease, why, None);
         }
-        // Ending the last lease of a kicked or keyed session ends the session too.
-        if self.state.sessions.contains_key(&session) {
-            self.drop_session(now, session, end);
-        }
+        self.drop_session(now, session, end);
         Reply::Done
     }
 

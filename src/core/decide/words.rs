@@ -84,6 +84,9 @@ impl Broker {
             return Some(format!("{}, {found} `{expression}`; {asked} asked", had(need, left.len(), &passed)));
         }
         left.retain(|resource| selection.contains(resource.id));
+        if left.len() < asked {
+            return Some(format!("{}; {asked} asked", had(need, left.len(), &passed)));
+        }
         if let Slots::Exactly(slots) = need.slots {
             let most = left.iter().map(|resource| resource.spec.slots).max().unwrap_or(0);
             let enough = left.iter().filter(|resource| resource.spec.slots >= slots).count();
@@ -94,7 +97,7 @@ impl Broker {
                 ));
             }
         }
-        (left.len() < asked).then(|| format!("{}; {asked} asked", had(need, left.len(), &passed)))
+        None
     }
 
     /// A label that the need asks by and no resource of its pool has, with the nearest spelling.
