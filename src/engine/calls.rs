@@ -52,14 +52,14 @@ impl Machine {
             )),
             (Call::Renew { renewal }, Some(session)) if self.is_stopping() => self.renew_in_stop(at, session, renewal),
             (Call::Renew { renewal }, Some(session)) => self.renewed(session, renewal),
-            (call, Some(session)) => self.session_call(socket, session, call),
+            (call, Some(session)) => self.session_call(session, call),
         };
         if let Some(id) = id {
             self.held.hold(Output::Socket(socket, Outgoing::Answer { id, result }));
         }
     }
 
-    fn session_call(&mut self, socket: SocketId, session: SessionId, call: Call) -> Result<Answer, RpcError> {
+    fn session_call(&mut self, session: SessionId, call: Call) -> Result<Answer, RpcError> {
         match call {
             Call::Acquire { request, spec } => {
                 let reply = self.decide_for(session, Command::Acquire { session, request, spec });
@@ -84,7 +84,7 @@ impl Machine {
             }
             Call::List => Ok(Answer::State(Box::new(self.state_of(session).0))),
             Call::Close { .. } => {
-                self.left_now.push(Left::Closed(session, Some(socket)));
+                self.left_now.push(Left::Closed(session));
                 self.decide_for(session, Command::EndSession { session, end: SessionEnd::Closed });
                 Ok(Answer::Done(self.done()))
             }
@@ -191,7 +191,7 @@ impl Machine {
     fn close_other(&mut self, session: SessionId, hash: &SecretHash) -> Result<Answer, RpcError> {
         let known = self.broker.state().sessions.get(&session);
         if known.is_some_and(|known| known.secret == *hash) {
-            self.left_now.push(Left::Closed(session, None));
+            self.left_now.push(Left::Closed(session));
             self.decide(Command::EndSession { session, end: SessionEnd::Closed });
         } else if known.is_some() {
             let message = format!("that is not the secret of session {}", session.0);

@@ -64,8 +64,8 @@ pub(super) struct Socket {
 /// again.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Left {
-    /// It closed the session: by a call on this socket, or otherwise.
-    Closed(SessionId, Option<SocketId>),
+    /// It closed the session.
+    Closed(SessionId),
     /// It dropped.
     Dropped(SessionId),
 }
@@ -366,9 +366,8 @@ impl Machine {
     /// Decides anew what a client's leaving means: its client is gone and will not ask again.
     fn leave_again(&mut self, left: Left) {
         match left {
-            Left::Closed(session, _) if self.broker.state().sessions.contains_key(&session) => {
-                // Whoever asked on a socket was told that it was not done: it hears the end.
-                self.left_now.push(Left::Closed(session, None));
+            Left::Closed(session) if self.broker.state().sessions.contains_key(&session) => {
+                self.left_now.push(left);
                 self.decide_quietly(Command::EndSession { session, end: SessionEnd::Closed });
             }
             Left::Dropped(session) if self.presence.knows(session) && !self.presence.is_connected(session) => {
@@ -509,7 +508,7 @@ impl Machine {
             return;
         }
         if clean {
-            self.left_now.push(Left::Closed(session, None));
+            self.left_now.push(Left::Closed(session));
             self.decide_quietly(Command::EndSession { session, end: SessionEnd::Closed });
         } else if self.stop.is_none() {
             self.left_now.push(Left::Dropped(session));
@@ -562,15 +561,9 @@ impl Machine {
         let socket = self.presence.socket(session);
         self.presence.remove(session);
         let Some(socket) = socket else { return };
-        let asked_for =
-            |left: &Left| matches!(left, Left::Closed(closed, Some(on)) if *closed == session && *on == socket);
-        let asked = self.leaving.iter().any(asked_for);
         if let Some(bound) = self.sockets.get_mut(&socket) {
             bound.session = None;
-            bound.over = !asked;
-        }
-        if asked {
-            return; // Its client knows, and may open another on the same socket.
+            bound.over = true;
         }
         let text = "the session has ended: open a new one".to_owned();
         self.held.tell_now(Output::Socket(socket, Outgoing::Close { reason: CloseReason::SessionEnded, text }));

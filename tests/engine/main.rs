@@ -4,14 +4,17 @@
 //! Each module is one behaviour. What goes over a wire is not tested here, and nothing here waits
 //! for a clock: time is handed to the machine, and the task is awaited.
 
+mod broker;
 mod lab;
 mod words;
 
 mod batches;
 mod endings;
 mod expiries;
+mod failures;
 mod keyed;
 mod notices;
+mod random;
 mod restart;
 mod sockets;
 mod stop;

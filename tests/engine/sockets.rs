@@ -2,7 +2,7 @@
 
 use leasehold::core::command::Command;
 use leasehold::core::types::SessionId;
-use leasehold::engine::input::{Answer, Call, Input};
+use leasehold::engine::input::{Answer, Call, Input, Outgoing};
 
 use super::lab::{Lab, TTL};
 use super::words::{claim, hash};
@@ -108,10 +108,12 @@ fn a_clean_close_frees_at_once() {
     lab.go();
     assert!(matches!(lab.answer(&closed), Some(Ok(Answer::Done(_)))));
     assert!(!lab.has_session(&frame) && !lab.has_session(&call));
-    assert_eq!(lab.notices(call.socket), Vec::<&str>::new(), "who closes is told by the answer alone");
-    let (again, _) = lab.open_call(call.socket, TTL);
-    lab.go();
-    lab.opened(&again);
+    let told = &lab.told[&call.socket];
+    let at = |wanted: fn(&Outgoing) -> bool| told.iter().rposition(wanted);
+    let (answered, closed) =
+        (at(|told| matches!(told, Outgoing::Answer { .. })), at(|told| matches!(told, Outgoing::Close { .. })));
+    assert!(answered < closed, "the answer comes before the end");
+    assert_eq!(lab.notices(call.socket), ["close: session ended"], "what ended is told by the answer alone");
 }
 
 #[test]
@@ -232,4 +234,23 @@ fn the_end_of_a_kicked_session_is_told() {
     drop(lab.command(Command::Kick { session: SessionId(client.session), by: "admin".into() }));
     lab.go();
     assert_eq!(lab.notices(client.socket), ["close: session ended"]);
+}
+
+#[test]
+fn a_grant_that_was_not_stored_right_after_a_recovery_comes_again() {
+    let mut lab = Lab::of(&[("phone", 1)]);
+    let (holder, waiter) = (lab.client(60_000), lab.client(60_000));
+    lab.lease(&holder, 1, &["phone"]);
+    lab.acquire(&waiter, 1, &["phone"]);
+    lab.close_socket(holder.socket);
+    assert!(lab.step());
+    lab.fail();
+    lab.resolve(false);
+    lab.commit();
+    assert!(lab.step(), "the grant");
+    lab.fail();
+    lab.resolve(false);
+    lab.commit();
+    lab.go();
+    assert_eq!(lab.notices(waiter.socket), ["store fails", "store works", "store fails", "store works", "granted"]);
 }
