@@ -198,7 +198,10 @@ fn info(title: &str) -> Value {
     json!({
         "title": title,
         "version": "1",
-        "description": "Every moment is lab time in milliseconds with an RFC 3339 twin whose name ends in `_time`; every duration is milliseconds and its name ends in `_ms`.",
+        "description": concat!(
+            "Every moment is lab time in milliseconds with an RFC 3339 twin whose name ends in `_time`; ",
+            "every duration is milliseconds and its name ends in `_ms`.",
+        ),
         "license": { "name": "MIT OR Apache-2.0" },
     })
 }

@@ -168,23 +168,40 @@ async fn applied(shared: &Shared, command: Command) -> Result<Json<ApplyInfo>, R
     }
 }
 
-/// `POST /v1/resources/{name}/drain|undrain|quarantine|restore`.
-pub async fn mark(
+/// `POST /v1/resources/{name}/drain`.
+pub async fn drain(shared: State<Arc<Shared>>, name: Path<String>, asker: Asker, sent: Sent<MarkRequest>) -> Marked {
+    mark(MarkAct::Drain, shared, name, asker, sent).await
+}
+
+/// `POST /v1/resources/{name}/undrain`.
+pub async fn undrain(shared: State<Arc<Shared>>, name: Path<String>, asker: Asker, sent: Sent<MarkRequest>) -> Marked {
+    mark(MarkAct::Undrain, shared, name, asker, sent).await
+}
+
+/// `POST /v1/resources/{name}/quarantine`.
+pub async fn quarantine(
+    shared: State<Arc<Shared>>,
+    name: Path<String>,
+    asker: Asker,
+    sent: Sent<MarkRequest>,
+) -> Marked {
+    mark(MarkAct::Quarantine, shared, name, asker, sent).await
+}
+
+/// `POST /v1/resources/{name}/restore`.
+pub async fn restore(shared: State<Arc<Shared>>, name: Path<String>, asker: Asker, sent: Sent<MarkRequest>) -> Marked {
+    mark(MarkAct::Restore, shared, name, asker, sent).await
+}
+
+type Marked = Result<Json<Done>, Refusal>;
+
+async fn mark(
+    act: MarkAct,
     State(shared): State<Arc<Shared>>,
-    Path((name, act)): Path<(String, String)>,
+    Path(name): Path<String>,
     asker: Asker,
     Sent(request): Sent<MarkRequest>,
-) -> Result<Json<Done>, Refusal> {
-    let act = match act.as_str() {
-        "drain" => MarkAct::Drain,
-        "undrain" => MarkAct::Undrain,
-        "quarantine" => MarkAct::Quarantine,
-        "restore" => MarkAct::Restore,
-        other => {
-            let message = format!("`{}`: expected drain, undrain, quarantine or restore", convert::cut(other));
-            return Err(not_found(message));
-        }
-    };
+) -> Marked {
     let reason = reason(request.reason)?.unwrap_or_else(|| "no reason given".into());
     let command = Command::Mark { resource: convert::resource_name(&name)?, act, reason, by: asker.by() };
     match shared.handle.command(command).await? {
