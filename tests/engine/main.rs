@@ -4,6 +4,8 @@
 //! Each module is one behaviour. What goes over a wire is not tested here, and nothing here waits
 //! for a clock: time is handed to the machine, and the task is awaited.
 
+#![expect(clippy::unwrap_used, reason = "in a test a panic is the failure, and its helpers are the test's")]
+
 mod broker;
 mod lab;
 mod words;

@@ -38,20 +38,27 @@ impl Witness {
     }
 }
 
+/// A client, with how many of its requests are settled and what it was told that it holds.
+struct Runner {
+    client: Client,
+    settled: u64,
+    held: Option<(u64, String)>,
+}
+
 async fn run(seed: u64) {
     let mut dice = Dice(seed);
     let broker = Broker::of(&[("phone", 2)]).await;
     let mut witness = Witness::default();
-    let mut clients: Vec<(Client, u64, Option<(u64, String)>)> = Vec::new();
+    let mut clients = Vec::new();
     for _ in 0..CLIENTS {
-        clients.push((broker.client().await, 0, None));
+        clients.push(Runner { client: broker.client().await, settled: 0, held: None });
     }
     for _ in 0..STEPS {
         if dice.roll(3) == 0 {
             let fault = [CommitFault::Before, CommitFault::In, CommitFault::After][dice.roll(3) as usize];
             broker.faults.fail_commit(fault);
         }
-        let (client, request, held) = &mut clients[dice.roll(CLIENTS) as usize];
+        let Runner { client, settled, held } = &mut clients[dice.roll(CLIENTS) as usize];
         match held.take() {
             Some((lease, resource)) => match client.release(lease).await {
                 Ok(_) => {
@@ -66,10 +73,10 @@ async fn run(seed: u64) {
                 // The same number again until something is known of it: asking twice is asking once.
                 let mut spec = super::words::claim(&["phone"]);
                 spec.wait_ms = Some(0);
-                let id = client.send_acquire(*request + 1, spec).await;
+                let id = client.send_acquire(*settled + 1, spec).await;
                 match super::broker::claim_of(client.answer(&id).await) {
                     Ok(told) => {
-                        *request += 1;
+                        *settled += 1;
                         if let Some(lease) = told.lease {
                             let resource = lease.resources["phone"][0].name.clone();
                             witness.granted(lease.lease, resource.clone());
