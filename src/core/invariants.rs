@@ -19,7 +19,7 @@ use super::types::{Key, LabTime, ResourceId};
 
 mod queue;
 
-use queue::meets;
+use self::queue::meets;
 
 /// Holds the broker's books against the promises.
 ///

@@ -82,7 +82,8 @@ fn a_mixed_lease_gives_back_the_rest_with_its_session() {
              lab holders b1                        -> s1/1
              # Back before the ttl: the lease is ending all the same.
              s1 up                                 -> done
-             s1 extend 1 to 60s                    -> refused lease_ending: lease 1 is ending and cannot be extended: release it and acquire again
+             s1 extend 1 to 60s                    -> refused lease_ending: lease 1 is ending and cannot be
+                 .. extended: release it and acquire again
              s1 down                               -> done
          30s lab over s1/1                         -> done
              => s1 1 ended dropped
@@ -123,6 +124,7 @@ fn a_clean_close_frees_at_once() {
              => s1 1 ended closed
              => s2 1 granted b1
              s1 close                              -> done
-             s1 acquire 3 board                    -> refused session_gone: session s1 has ended: open a new one and claim again",
+             s1 acquire 3 board                    -> refused session_gone: session s1 has ended: open a new
+                 .. one and claim again",
     );
 }

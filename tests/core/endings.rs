@@ -68,13 +68,15 @@ fn the_smallest_max_hold_is_the_default_and_the_bound() {
     run(
         LAB,
         "0s   s1 open
-              s1 acquire 1 board | hold=61s        -> refused hold_too_long: a hold of 1m01s is longer than its pools allow (1m): ask for less, and extend while it is held
+              s1 acquire 1 board | hold=61s        -> refused hold_too_long: a hold of 1m01s is longer than its
+                  .. pools allow (1m): ask for less, and extend while it is held
               s1 acquire 2 board + flat            -> granted b1 f1
               s1 until 2                           -> 60000
               s1 extend 2 to 30s                   -> until 30s
               s1 extend 2 to 30s                   -> until 30s
               s1 extend 2 to 60s                   -> until 60s
-         10s  s1 extend 2 to 61s                   -> refused hold_too_long: lease 1 would be held for 1m01s, and its pools allow at most 1m: it is held as long as they allow already",
+         10s  s1 extend 2 to 61s                   -> refused hold_too_long: lease 1 would be held for 1m01s,
+             .. and its pools allow at most 1m: it is held as long as they allow already",
     );
 }
 
@@ -89,7 +91,8 @@ fn an_extension_moves_the_end() {
          15s  s1 extend 1 to 18s                   -> until 18s
          18s  lab tick                             -> done
               => s1 1 ending hold over
-              s1 extend 1 to 90s                   -> refused lease_ending: lease 1 is ending and cannot be extended: release it and acquire again",
+              s1 extend 1 to 90s                   -> refused lease_ending: lease 1 is ending and cannot be
+                  .. extended: release it and acquire again",
     );
 }
 
@@ -105,7 +108,8 @@ fn a_kick_ends_claims_at_once_and_leases_as_ending() {
               admin kick s1                        -> done
               => s1 2 cancelled by root
               => s1 1 ending kicked by root
-              s1 acquire 3 flat                    -> refused session_gone: session s1 has ended: open a new one and claim again
+              s1 acquire 3 flat                    -> refused session_gone: session s1 has ended: open a new
+                  .. one and claim again
               admin kick s1                        -> done
               s1 release 1                         -> kicked by root
               => s1 kicked by root
@@ -138,12 +142,19 @@ fn who_may_release() {
               s2 open
               s1 acquire 1 board                   -> granted b1
               s1 acquire 2 board                   -> queued
-              s2 release s1/1                      -> refused forbidden: lease 1 belongs to s1: only its session, its release key or its owner may do that (an admin takes it back with `leasehold lease revoke`)
-              s2 cancel-claim s1/2                 -> refused forbidden: claim c2 belongs to s1: only its session, its release key or its owner may do that (an admin takes it back with `leasehold lease revoke`)
-              s2 extend s1/1 to 20s                -> refused forbidden: lease 1 belongs to s1: only its session, its release key or its owner may do that (an admin takes it back with `leasehold lease revoke`)
+              s2 release s1/1                      -> refused forbidden: lease 1 belongs to s1: only its
+                  .. session, its release key or its owner may do that (an admin takes it back with `leasehold
+                  .. lease revoke`)
+              s2 cancel-claim s1/2                 -> refused forbidden: claim c2 belongs to s1: only its
+                  .. session, its release key or its owner may do that (an admin takes it back with `leasehold
+                  .. lease revoke`)
+              s2 extend s1/1 to 20s                -> refused forbidden: lease 1 belongs to s1: only its
+                  .. session, its release key or its owner may do that (an admin takes it back with `leasehold
+                  .. lease revoke`)
               admin cancel s1/2                    -> done
               => s1 2 cancelled by root
-              admin cancel s1/2                    -> refused not_found: claim c2 does not wait (any more): `leasehold queue` lists those that do
+              admin cancel s1/2                    -> refused not_found: claim c2 does not wait (any more):
+                  .. `leasehold queue` lists those that do
               admin release s1/1                   -> released by root
               s1 release 1                         -> not held",
     );
@@ -159,7 +170,8 @@ fn a_secret_that_cannot_be_read_ends_the_lease_and_quarantines() {
               lab no-secret s1/1 b1                -> done
               => b1 quarantined: secret_unavailable: no such file
               => s1 1 ended secret unavailable: b1
-              => s1 2 blocked: need board waits for resources that are out of use: b1 is quarantined by broker (secret_unavailable: no such file)
+              => s1 2 blocked: need board waits for resources that are out of use: b1 is quarantined by broker
+                  .. (secret_unavailable: no such file)
               admin restore b1                     -> done
               => s1 2 unblocked
               => s1 2 granted b1",

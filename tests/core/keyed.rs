@@ -14,12 +14,15 @@ fn a_repeat_is_answered_and_another_body_refused() {
                  k2 post job board                 -> queued
                  k1 post job board                 -> granted b1
                  k2 post job board                 -> queued
-                 k1 post other board               -> refused request_id_reused: this key was used for another request_id: make a new key for each lease
-                 k1 post job board | prio=1        -> refused request_id_reused: request_id \"job\" was used for another claim: use a new key and id
+                 k1 post other board               -> refused request_id_reused: this key was used for another
+                     .. request_id: make a new key for each lease
+                 k1 post job board | prio=1        -> refused request_id_reused: request_id \"job\" was used
+                     .. for another claim: use a new key and id
                  k1 release 1                      -> released by k1
                  => k2 1 granted b1
                  k1 post job board                 -> ended released by k1
-                 k1 post job 2:board               -> refused request_id_reused: request_id \"job\" was used for another claim: use a new key and id",
+                 k1 post job 2:board               -> refused request_id_reused: request_id \"job\" was used
+                     .. for another claim: use a new key and id",
     );
 }
 

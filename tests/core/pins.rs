@@ -101,8 +101,10 @@ fn a_resource_without_the_label_is_no_pick() {
     run(
         SITES,
         "0s  s1 open
-             s1 acquire 1 3:board | same=site      -> refused impossible: each need can be met alone, but not with site the same for all of them (site=a has 2, site=b has 2)
-             s1 acquire 2 3:board | distinct=rack  -> refused impossible: each need can be met alone, but not with rack different for each (rack=1 has 2, rack=2 has 2)",
+             s1 acquire 1 3:board | same=site      -> refused impossible: each need can be met alone, but not
+                 .. with site the same for all of them (site=a has 2, site=b has 2)
+             s1 acquire 2 3:board | distinct=rack  -> refused impossible: each need can be met alone, but not
+                 .. with rack different for each (rack=1 has 2, rack=2 has 2)",
     );
 }
 

@@ -35,11 +35,14 @@ fn another_body_under_a_used_number_is_an_error() {
         LAB,
         "0s  s1 open
              s1 acquire 1 board                    -> granted b1
-             s1 acquire 1 board | prio=1           -> refused request_id_reused: request_id 1 was used for another claim: use a new number for a new claim
+             s1 acquire 1 board | prio=1           -> refused request_id_reused: request_id 1 was used for
+                 .. another claim: use a new number for a new claim
              s1 acquire 2 2:board                  -> queued
-             s1 acquire 2 2:board | note=x         -> refused request_id_reused: request_id 2 was used for another claim: use a new number for a new claim
+             s1 acquire 2 2:board | note=x         -> refused request_id_reused: request_id 2 was used for
+                 .. another claim: use a new number for a new claim
              s1 cancel 2                           -> cancelled by s1
-             s1 acquire 2 board                    -> refused request_id_reused: request_id 2 was used for another claim: use a new number for a new claim
+             s1 acquire 2 board                    -> refused request_id_reused: request_id 2 was used for
+                 .. another claim: use a new number for a new claim
              s1 acquire 2 2:board                  -> cancelled by s1
              # What was refused by state stays refused.
              s1 acquire 3 9:board                  -> refused impossible: pool board has 2; 9 asked
@@ -86,8 +89,10 @@ fn the_last_ten_thousand_are_remembered_and_older_ones_too_old() {
     script.play("s1 cancel 10 -> cancelled by its client");
     script.unwatched("s1 cancel 20000");
     script.play(
-        "s1 cancel 1009    -> refused request_id_too_old: request_id 1009 is older than the 1010 that this session's last requests are remembered from: use a number above every earlier one
-         s1 acquire 3 board -> refused request_id_too_old: request_id 3 is older than the 1010 that this session's last requests are remembered from: use a number above every earlier one
+        "s1 cancel 1009    -> refused request_id_too_old: request_id 1009 is older than the 1010 that this
+            .. session's last requests are remembered from: use a number above every earlier one
+         s1 acquire 3 board -> refused request_id_too_old: request_id 3 is older than the 1010 that this
+             .. session's last requests are remembered from: use a number above every earlier one
          s1 acquire 1010 board -> cancelled by its client
          # What is open is known however old it is, and so is its end.
          s1 acquire 5 board -> granted b1

@@ -10,8 +10,9 @@
 //!
 //! A line is a time (where it changes), an actor, what it does, and after `->` what it is
 //! answered. Lines that begin with `=>` are all that was told to anybody beside that answer, in
-//! order: a line too many or too few fails. Claims and leases are called by their session and
-//! its number for them (`s1/1`). `lab` is the broker, its file and its clock; `admin` is an admin.
+//! order: a line too many or too few fails. `..` goes on with the line before. Claims and leases
+//! are called by their session and its number for them (`s1/1`). `lab` is the broker, its file and
+//! its clock; `admin` is an admin.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -65,7 +66,14 @@ pub struct Script {
 impl Script {
     /// Goes on with another table.
     pub fn play(&mut self, table: &str) {
-        let lines: Vec<&str> = table.lines().map(str::trim).filter(|l| !l.is_empty() && !l.starts_with('#')).collect();
+        let mut joined: Vec<String> = Vec::new();
+        for line in table.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            match (line.strip_prefix(".."), joined.last_mut()) {
+                (Some(rest), Some(before)) => before.push_str(rest),
+                _ => joined.push(line.to_owned()),
+            }
+        }
+        let lines: Vec<&str> = joined.iter().map(String::as_str).collect();
         let mut rest = lines.as_slice();
         while let Some((line, after)) = rest.split_first() {
             let told = after.iter().take_while(|line| line.starts_with("=>")).count();
@@ -73,7 +81,7 @@ impl Script {
             rest = after;
             let (command, answer) = line.split_once(" ->").map_or((*line, None), |(c, a)| (c, Some(a.trim())));
             let (answered, mut happened) = self.line(command.trim());
-            let answer_ok = answer.map_or(!answered.starts_with("refused"), |answer| answer == answered);
+            let answer_ok = answer.map_or_else(|| !answered.starts_with("refused"), |answer| answer == answered);
             let expected: Vec<String> = expected.iter().map(|line| line[2..].trim().to_owned()).collect();
             if !answer_ok || expected != happened {
                 happened.iter_mut().for_each(|line| line.insert_str(0, "\n     => "));
@@ -100,7 +108,7 @@ impl Script {
             self.world.now = at;
         }
         let (actor, line) = line.split_once(' ').expect("what the actor does");
-        let (verb, args) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
+        let (verb, args) = line.trim().split_once(' ').unwrap_or_else(|| (line.trim(), ""));
         if let Some(answer) = self.look(actor, verb, args.trim()) {
             return (answer, Vec::new());
         }
@@ -368,6 +376,7 @@ impl Script {
             Reply::Claim { session: asker, request: asked, .. } => asker == session && asked == request,
             _ => false,
         };
+        let released = |ended: &LeaseId| matches!(reply, Reply::Released { lease, .. } if lease == ended);
         let actor = |session: &SessionId| self.actors[session].as_str();
         let mut told = Vec::new();
         for event in events {
@@ -378,8 +387,7 @@ impl Script {
                 Event::LeaseEnding { lease, ending } => {
                     format!("{} ending {}", self.leases[lease].replace('/', " "), lease_end(&ending.why))
                 }
-                Event::LeaseEnded { lease, end, .. } if !matches!(reply, Reply::Released { lease: l, .. } if l == lease) =>
-                {
+                Event::LeaseEnded { lease, end, .. } if !released(lease) => {
                     format!("{} ended {}", self.leases[lease].replace('/', " "), lease_end(end))
                 }
                 Event::ClaimEnded { session, request, end, .. } if !asked_of(session, request) => {
