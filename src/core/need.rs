@@ -84,6 +84,9 @@ impl Term {
     }
 }
 
+/// What of a need a message quotes.
+const SHOWN_CHARS_MAX: usize = 120;
+
 /// Why a text is no need.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a valid need: at character {at}: {problem}")]
@@ -107,10 +110,20 @@ impl Need {
     /// matter.
     pub fn parse(text: &str) -> Result<Self, NeedError> {
         parse(text).map_err(|Fault { at, problem }| NeedError {
-            text: text.chars().take(120).collect(),
+            text: text.chars().take(SHOWN_CHARS_MAX).collect(),
             at: text.get(..at).unwrap_or(text).chars().count() + 1,
             problem,
         })
+    }
+
+    /// The need as messages quote it: cut to what can be shown.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        let text = self.to_string();
+        match text.char_indices().nth(SHOWN_CHARS_MAX) {
+            Some((end, _)) => format!("{}...", &text[..end]),
+            None => text,
+        }
     }
 
     /// How many picks it stands for at least: `all:` is one or more.
@@ -229,8 +242,10 @@ fn check_slots(needs: &[Need]) -> Result<(), Refusal> {
         let odd = needs[..index].iter().find(|earlier| earlier.pool == need.pool && earlier.slots != need.slots);
         if let Some(other) = odd {
             let problem = format!(
-                "the needs `{other}` and `{need}` take different numbers of slots of the pool `{}`: all needs of a \
-                 claim on one pool use the same number, or split the claim",
+                "the needs `{}` and `{}` take different numbers of slots of the pool `{}`: all needs of a claim on \
+                 one pool use the same number, or split the claim",
+                other.shown(),
+                need.shown(),
                 need.pool
             );
             return Err(Refusal::new(Code::InvalidNeed, problem).of_need(need.alias.as_str()));

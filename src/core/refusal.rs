@@ -149,6 +149,9 @@ impl fmt::Display for Code {
     }
 }
 
+/// Bytes of a message. Those that name everything they should stay well below.
+const MESSAGE_BYTES_MAX: usize = 900;
+
 /// A no, with its reason.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {
@@ -162,9 +165,19 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal with its message.
+    /// A refusal with its message. Messages quote what was asked, so whatever could steer a
+    /// terminal is taken out, and a long one is cut: it is stored and told to others.
     pub fn new(code: Code, message: impl Into<Arc<str>>) -> Self {
-        Self { code, message: message.into(), need: None }
+        let message = message.into();
+        if message.len() <= MESSAGE_BYTES_MAX && !message.contains(char::is_control) {
+            return Self { code, message, need: None };
+        }
+        let shown = |c: char| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c };
+        let mut text: String = message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)].chars().map(shown).collect();
+        if message.len() > MESSAGE_BYTES_MAX {
+            text.push_str("...");
+        }
+        Self { code, message: text.into(), need: None }
     }
 
     /// The same, naming the need that fails.

@@ -25,8 +25,8 @@ use crate::core::types::{Key, LabTime, LeaseId, Owner, ResourceName, SessionId};
 use crate::engine::input::Call;
 use crate::engine::query::refusal_error;
 use crate::protocol::call::{
-    ClaimRequest, LeaseCancel, LeaseExtend, LeaseRelease, SessionClose, SessionOpen, SessionRenew, SessionResume,
-    method,
+    ClaimRequest, Empty, LeaseCancel, LeaseExtend, LeaseRelease, SessionClose, SessionOpen, SessionRenew,
+    SessionResume, method,
 };
 use crate::protocol::error::{RpcError, code};
 use crate::protocol::rpc::Id;
@@ -111,7 +111,7 @@ pub fn call(name: &str, params: Option<&RawValue>, peer: IpAddr) -> Result<Call,
             let asked: LeaseCancel = read_params(params)?;
             Ok(Call::Cancel { request: request_number(asked.request_id)? })
         }
-        method::LEASE_LIST => Ok(Call::List),
+        method::LEASE_LIST => read_params(params).map(|Empty {}| Call::List),
         method::SESSION_OPEN => open(read_params(params)?, peer),
         method::SESSION_RESUME => resume(read_params(params)?),
         method::SESSION_CLOSE => close(read_params(params)?),
@@ -379,10 +379,10 @@ pub fn invalid(message: impl Into<String>) -> RpcError {
     RpcError::new(code::INVALID_PARAMS, message)
 }
 
-/// What of a hostile text an error shows.
+/// What of a hostile text an error shows: its beginning, and nothing that could steer a terminal.
 #[must_use]
 pub fn cut(text: &str) -> String {
-    text.chars().take(80).collect()
+    text.chars().take(80).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 #[cfg(test)]

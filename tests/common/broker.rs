@@ -14,6 +14,7 @@ use super::ws;
 #[derive(Clone, Debug, Default)]
 pub struct Setup {
     inventory: Option<String>,
+    config: Option<String>,
     args: Vec<String>,
     envs: Vec<(String, String)>,
 }
@@ -22,6 +23,12 @@ impl Setup {
     /// Adds an argument of `serve`.
     pub fn arg(mut self, arg: impl Into<String>) -> Self {
         self.args.push(arg.into());
+        self
+    }
+
+    /// Gives it a leasehold.toml with this text.
+    pub fn config(mut self, text: impl Into<String>) -> Self {
+        self.config = Some(text.into());
         self
     }
 
@@ -36,6 +43,9 @@ impl Setup {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         if let Some(inventory) = &self.inventory {
             std::fs::write(dir.path().join("lab.toml"), inventory).expect("a temporary file can be written");
+        }
+        if let Some(config) = &self.config {
+            std::fs::write(dir.path().join("leasehold.toml"), config).expect("a temporary file can be written");
         }
         let mut broker = Broker { process: None, earlier: String::new(), port: 0, dir, setup: self };
         broker.start();
@@ -91,6 +101,9 @@ impl Broker {
         command.arg("--store").arg(format!("sqlite:{}", self.store_path().display()));
         if self.setup.inventory.is_some() {
             command.arg("--inventory").arg(self.inventory_path());
+        }
+        if self.setup.config.is_some() {
+            command.arg("--config").arg("leasehold.toml");
         }
         command.args(&self.setup.args).envs(self.setup.envs.iter().map(|(name, value)| (name, value)));
         command

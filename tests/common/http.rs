@@ -1,6 +1,6 @@
 //! HTTP by hand: one request, one connection, the answer whole.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use serde_json::Value;
@@ -53,16 +53,50 @@ pub fn request(port: u16, method: &str, path: &str, headers: &[(&str, &str)], bo
 /// Sends these bytes and reads the answer to the connection's end.
 #[track_caller]
 pub fn raw(port: u16, bytes: &[u8]) -> Answer {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the broker accepts connections");
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    parse(&exchange(port, bytes))
+}
+
+/// The same, and the answer as it came, be it HTTP or nothing at all.
+#[track_caller]
+pub fn exchange(port: u16, bytes: &[u8]) -> String {
+    let mut stream = connect(port);
     stream.write_all(bytes).expect("the broker reads requests");
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).expect("the broker answers and closes");
-    parse(&String::from_utf8_lossy(&answer))
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
+/// A connection that no request was sent on yet.
 #[track_caller]
-fn parse(text: &str) -> Answer {
+pub fn connect(port: u16) -> TcpStream {
+    let stream = TcpStream::connect(("127.0.0.1", port)).expect("the broker accepts connections");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    stream
+}
+
+/// Sends these bytes and reads one answer, whether or not the broker closes after it. Its body must
+/// have a length.
+#[track_caller]
+pub fn first_answer(port: u16, bytes: &[u8]) -> Answer {
+    let mut stream = connect(port);
+    stream.write_all(bytes).expect("the broker reads requests");
+    let mut reader = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        let read = reader.read_line(&mut head).expect("the broker answers");
+        assert!(read > 0, "no HTTP answer: {head:?}");
+    }
+    let mut answer = parse(&head);
+    let length = answer.header("content-length").and_then(|length| length.parse().ok()).unwrap_or(0);
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).expect("the broker sends the body that it announced");
+    answer.body = String::from_utf8_lossy(&body).into_owned();
+    answer
+}
+
+/// Reads an answer.
+#[track_caller]
+pub fn parse(text: &str) -> Answer {
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no HTTP answer: {text:?}"));
     let mut lines = head.lines();
     let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|code| code.parse().ok());

@@ -40,6 +40,36 @@ pub enum Heard {
     Nothing,
 }
 
+/// The bytes of a frame as a client sends it, or ought not to: `head` is the first byte (FIN 0x80,
+/// and the opcode), and it is masked unless the test is about that.
+pub fn frame(head: u8, payload: &[u8], masked: bool) -> Vec<u8> {
+    let mask = if masked { 0x80 } else { 0 };
+    let mut bytes = vec![head];
+    match u16::try_from(payload.len()) {
+        Ok(short @ 0..126) => bytes.push(mask | u8::try_from(short).expect("it is below 126")),
+        Ok(long) => {
+            bytes.push(mask | 126);
+            bytes.extend(long.to_be_bytes());
+        }
+        Err(_) => {
+            bytes.push(mask | 127);
+            bytes.extend((payload.len() as u64).to_be_bytes());
+        }
+    }
+    if masked {
+        // A mask of zeros is one like any other, and leaves the payload readable.
+        bytes.extend([0; 4]);
+    }
+    bytes.extend(payload);
+    bytes
+}
+
+/// The bytes of a call in a frame of its own.
+pub fn call_frame(id: u64, method: &str, params: &Value) -> Vec<u8> {
+    let text = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string();
+    frame(0x81, text.as_bytes(), true)
+}
+
 /// The upgrade request that every client sends.
 pub fn upgrade_request(port: u16) -> Request {
     let mut request =
@@ -153,6 +183,16 @@ impl Client {
     /// Sends any frame.
     pub fn send(&mut self, message: Message) -> Result<(), Error> {
         self.socket.send(message)
+    }
+
+    /// Writes any bytes to the connection, past every rule of the protocol.
+    pub fn write_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        std::io::Write::write_all(self.socket.get_mut(), bytes)
+    }
+
+    /// The connection itself, for another thread to write to.
+    pub fn stream(&self) -> TcpStream {
+        self.socket.get_ref().try_clone().expect("a socket can be cloned")
     }
 
     /// Waits for the next notification of `method` and answers its parameters; others before it

@@ -156,8 +156,10 @@ impl Broker {
         let mut selections = Vec::with_capacity(claim.spec.needs.len());
         for need in &claim.spec.needs {
             let interned = self.selections.intern(&self.state, need);
-            let refuse =
-                |why| Refusal::new(Code::InvalidNeed, format!("need `{need}`: {why}")).of_need(need.alias.as_str());
+            let refuse = |why| {
+                let message = format!("need `{}`: {why}", need.shown());
+                Refusal::new(Code::InvalidNeed, message).of_need(need.alias.as_str())
+            };
             selections.push(interned.map_err(refuse)?);
         }
         Ok(selections)

@@ -41,7 +41,8 @@ impl Asked {
     /// `invalid_need`, where the expression cannot be read.
     pub fn new(need: Need) -> Result<Self, Refusal> {
         let program = need.expression.as_deref().map(Program::parse).transpose().map_err(|problem| {
-            Refusal::new(Code::InvalidNeed, format!("the expression of `{need}` cannot be read: {problem}"))
+            let message = format!("the expression of `{}` cannot be read: {problem}", need.shown());
+            Refusal::new(Code::InvalidNeed, message)
         })?;
         Ok(Self { need, program })
     }

@@ -35,7 +35,8 @@ pub fn problem(problem: Problem) -> Response {
     (status, [(CONTENT_TYPE, kind)], body).into_response()
 }
 
-fn with_status(status: u16, code: &str, detail: impl Into<String>) -> Response {
+/// A problem under a status that its code alone does not have.
+pub fn with_status(status: u16, code: &str, detail: impl Into<String>) -> Response {
     problem(Problem { status, ..Problem::from(&RpcError::new(code, detail)) })
 }
 

@@ -17,7 +17,7 @@ use axum::extract::{Request, State};
 use axum::http::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -27,7 +27,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{Role, WebSocketConfig};
 
-use super::http::problem::Refusal;
+use super::http::problem::{self, Refusal};
 use super::limits::SOCKET_BUFFER_BYTES;
 use super::listen::{Peer, Place};
 use super::shared::Shared;
@@ -42,6 +42,9 @@ pub async fn upgrade(
     Extension(place): Extension<Place>,
     mut request: Request,
 ) -> Response {
+    if request.method() != Method::GET {
+        return plain_http();
+    }
     if let Err(refused) = check(request.headers()) {
         return refused;
     }
@@ -103,9 +106,7 @@ fn check(headers: &HeaderMap) -> Result<(), Response> {
         return Err(plain_http());
     }
     if headers.get(SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
-        let error = RpcError::new(code::INVALID_REQUEST, "`Sec-WebSocket-Version` must be 13");
-        let mut response = Refusal(error).into_response();
-        *response.status_mut() = StatusCode::UPGRADE_REQUIRED;
+        let mut response = upgrade_required("`Sec-WebSocket-Version` must be 13");
         response.headers_mut().insert(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
         return Err(response);
     }
@@ -126,7 +127,13 @@ fn has_token(headers: &HeaderMap, name: &str, token: &str) -> bool {
 }
 
 fn plain_http() -> Response {
-    let text = format!("This is a WebSocket: connect with the subprotocol {SUBPROTOCOL}.\n");
-    let headers = [(UPGRADE, HeaderValue::from_static("websocket")), (CONNECTION, HeaderValue::from_static("upgrade"))];
-    (StatusCode::UPGRADE_REQUIRED, headers, text).into_response()
+    let text = format!("this is a WebSocket: connect by GET with the subprotocol `{SUBPROTOCOL}`");
+    let mut response = upgrade_required(text);
+    response.headers_mut().insert(UPGRADE, HeaderValue::from_static("websocket"));
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    response
+}
+
+fn upgrade_required(text: impl Into<String>) -> Response {
+    problem::with_status(StatusCode::UPGRADE_REQUIRED.as_u16(), code::INVALID_REQUEST, text)
 }
