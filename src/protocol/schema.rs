@@ -128,12 +128,12 @@ fn routes() -> Vec<Route> {
             .body(of::<MatchRequest>()),
         route("get", "/v1/leases", "Leases that are held, or all", Json(of::<Page<LeaseInfo>>()))
             .query(&["all", "cursor", "limit"]),
-        route("post", "/v1/leases", "Claim resources without a socket", Json(of::<LeaseInfo>()))
+        route("post", "/v1/leases", "Claim resources without a socket", Timed(of::<LeaseInfo>()))
             .query(&["wait_ms"])
             .body(of::<LeaseRequest>()),
         route("get", "/v1/leases/{id}", "One lease, held or ended", Timed(of::<LeaseInfo>())),
         route("post", "/v1/leases/{id}/renew", "Renew it under its key", Json(of::<SessionRenewed>())),
-        route("post", "/v1/leases/{id}/extend", "Move the end of its hold", Json(of::<LeaseInfo>()))
+        route("post", "/v1/leases/{id}/extend", "Move the end of its hold", Timed(of::<LeaseInfo>()))
             .body(of::<ExtendRequest>()),
         route("post", "/v1/leases/{id}/release", "Release it", Json(of::<LeaseReleased>()))
             .body(of::<ReleaseRequest>()),

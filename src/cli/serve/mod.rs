@@ -6,6 +6,7 @@
 mod inventory;
 mod options;
 
+use std::io::IsTerminal;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,7 +65,11 @@ impl ServeCommand {
         let filter = tracing_subscriber::EnvFilter::try_from_env("LEASEHOLD_LOG");
         let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
         // Fails only where a test has set a subscriber before.
-        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).try_init();
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(std::io::stderr)
+            .try_init();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::refused(format!("the broker cannot start threads: {error}")))?;
         let done = runtime.block_on(serve(settings));

@@ -139,6 +139,11 @@ pub struct Timed<T> {
 impl<T> Timed<T> {
     /// The value as of a moment.
     pub fn new(value: T, clock: &LabClock) -> Self {
-        Self { value, now: clock.now.0, now_time: clock.now_time() }
+        Self::at(value, clock.now.0, clock.now_time())
+    }
+
+    /// The same with the moment as it was told already.
+    pub const fn at(value: T, now: u64, now_time: String) -> Self {
+        Self { value, now, now_time }
     }
 }

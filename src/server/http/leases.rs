@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::LOCATION;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -16,7 +16,7 @@ use serde::Deserialize;
 use tokio::sync::watch;
 
 use super::asking::{Asker, Paging, Timed, number};
-use super::problem::{Asked, Refusal, Sent, not_found, problem, store_failed};
+use super::problem::{Asked, Named, Refusal, Sent, not_found, problem, store_failed};
 use crate::core::command::Command;
 use crate::core::limits::TTL_MS_HTTP_DEFAULT;
 use crate::core::refusal::Code;
@@ -70,7 +70,7 @@ pub async fn list<R: Reader>(
 /// `GET /v1/leases/{id}`, held or ended.
 pub async fn show<R: Reader>(
     State(app): State<App<R>>,
-    Path(id): Path<String>,
+    Named(id): Named<String>,
 ) -> Result<Json<Timed<LeaseInfo>>, Refusal> {
     let id = LeaseId(number(&id, "lease")?);
     let (held, clock) = app
@@ -124,7 +124,7 @@ pub async fn acquire(
     let told = shared.handle.keyed(asker.at, key.clone(), call).await?;
     let claim = stands(&shared, &asker, &key, claim_of(told)?, health, patience(ttl_ms, &waiting)).await?;
     Ok(match (claim.lease, claim.end) {
-        (Some(lease), _) => (StatusCode::CREATED, Json(lease)).into_response(),
+        (Some(lease), _) => (StatusCode::CREATED, Json(Timed::at(lease, claim.now, claim.now_time))).into_response(),
         (None, Some(end)) => ended(&end),
         (None, None) => {
             let place = format!("/v1/claims/{}", claim.claim);
@@ -253,7 +253,7 @@ async fn key_of(shared: &Shared, id: LeaseId, key: &SecretHash) -> Result<KeyOf,
 /// `POST /v1/leases/{id}/renew`, under its key.
 pub async fn renew(
     State(shared): State<Arc<Shared>>,
-    Path(id): Path<String>,
+    Named(id): Named<String>,
     asker: Asker,
 ) -> Result<Json<SessionRenewed>, Refusal> {
     let id = LeaseId(number(&id, "lease")?);
@@ -270,10 +270,10 @@ pub async fn renew(
 /// `POST /v1/leases/{id}/extend`, under its key or by its owner.
 pub async fn extend<R: Reader>(
     State(app): State<App<R>>,
-    Path(id): Path<String>,
+    Named(id): Named<String>,
     asker: Asker,
     Sent(request): Sent<ExtendRequest>,
-) -> Result<Json<LeaseInfo>, Refusal> {
+) -> Result<Json<Timed<LeaseInfo>>, Refusal> {
     let id = LeaseId(number(&id, "lease")?);
     let until = convert::moment("until", request.until)?;
     let told = match &asker.key {
@@ -283,7 +283,10 @@ pub async fn extend<R: Reader>(
         _ => app.shared.handle.command(Command::Extend { lease: id, claimant: asker.claimant(), until }).await?,
     };
     match told {
-        Told::Lease(lease) => Ok(Json(*lease)),
+        Told::Lease(lease) => {
+            let clock = app.shared.handle.read(|view| view.clock).await?;
+            Ok(Json(Timed::new(*lease, &clock)))
+        }
         Told::NotHeld(id) => {
             let released = how_it_ended(&app, id).await?;
             let message = format!("lease {id} has ended: {}", released.message);
@@ -307,7 +310,7 @@ async fn how_it_ended<R: Reader>(app: &App<R>, id: LeaseId) -> Result<LeaseRelea
 /// `POST /v1/leases/{id}/release`: by its key, its session's secret, or its owner.
 pub async fn release<R: Reader>(
     State(app): State<App<R>>,
-    Path(id): Path<String>,
+    Named(id): Named<String>,
     asker: Asker,
     Sent(request): Sent<ReleaseRequest>,
 ) -> Result<Json<LeaseReleased>, Refusal> {
@@ -324,7 +327,7 @@ pub async fn release<R: Reader>(
 /// `POST /v1/leases/{id}/revoke`.
 pub async fn revoke<R: Reader>(
     State(app): State<App<R>>,
-    Path(id): Path<String>,
+    Named(id): Named<String>,
     asker: Asker,
     Sent(request): Sent<RevokeRequest>,
 ) -> Result<Response, Refusal> {

@@ -1,6 +1,6 @@
 //! Errors over HTTP: RFC 9457 problems, and the extractors that answer with them.
 
-use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode};
@@ -76,6 +76,20 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
         match Query::try_from_uri(&parts.uri) {
             Ok(Query(asked)) => Ok(Self(asked)),
             Err(error) => Err(Refusal(convert::invalid(format!("the query is wrong: {}", cut(&error.body_text()))))),
+        }
+    }
+}
+
+/// What stands in the path. As many names as the route has, each as text.
+pub struct Named<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Named<T> {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(names)) => Ok(Self(names)),
+            Err(error) => Err(Refusal(convert::invalid(format!("the path is wrong: {}", cut(&error.body_text()))))),
         }
     }
 }

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 
 use super::asking::{Asker, Paging, Timed, number};
 use super::leases::{self, Waiting, unexpected};
-use super::problem::{Asked, Refusal, not_found, store_failed};
+use super::problem::{Asked, Named, Refusal, not_found, store_failed};
 use crate::core::command::{Claimant, Command};
 use crate::core::tables::JournalFilter;
 use crate::core::types::{ClaimId, LeaseId, SessionId};
@@ -33,7 +33,7 @@ pub async fn queue(
 /// sees it.
 pub async fn claim(
     State(shared): State<Arc<Shared>>,
-    Path(id): Path<String>,
+    Named(id): Named<String>,
     asker: Asker,
     Asked(waiting): Asked<Waiting>,
 ) -> Result<Json<ClaimInfo>, Refusal> {
@@ -50,7 +50,7 @@ pub async fn claim(
 /// `POST /v1/claims/{id}/cancel`.
 pub async fn cancel(
     State(shared): State<Arc<Shared>>,
-    Path(id): Path<String>,
+    Named(id): Named<String>,
     asker: Asker,
 ) -> Result<Json<Done>, Refusal> {
     let claim = ClaimId(number(&id, "claim")?);
@@ -71,7 +71,7 @@ pub async fn sessions(
 /// `POST /v1/sessions/{id}/kick`.
 pub async fn kick(
     State(shared): State<Arc<Shared>>,
-    Path(id): Path<String>,
+    Named(id): Named<String>,
     asker: Asker,
 ) -> Result<Json<Done>, Refusal> {
     let session = SessionId(number(&id, "session")?);
@@ -88,7 +88,7 @@ fn done(told: Told) -> Result<Json<Done>, Refusal> {
 /// `GET /v1/why/{claim|lease|resource}/{id}`.
 pub async fn why<R: Reader>(
     State(app): State<App<R>>,
-    Path((kind, id)): Path<(String, String)>,
+    Named((kind, id)): Named<(String, String)>,
 ) -> Result<Json<Timed<WhyInfo>>, Refusal> {
     match kind.as_str() {
         "claim" => why_claim(&app, ClaimId(number(&id, "claim")?)).await.map(Json),

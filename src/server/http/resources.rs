@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use serde::Deserialize;
 use serde_json::Value as Wire;
 
 use super::asking::{Asker, Paging, Timed};
-use super::problem::{Asked, Refusal, Sent, not_found, store_failed};
+use super::problem::{Asked, Named, Refusal, Sent, not_found, store_failed};
 use crate::core::apply::check_spec;
 use crate::core::command::{Command, MarkAct};
 use crate::core::inventory::ResourceSpec;
@@ -63,7 +63,7 @@ pub async fn list(
 /// `GET /v1/resources/{name}`.
 pub async fn show(
     State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
 ) -> Result<Json<Timed<ResourceInfo>>, Refusal> {
     let name = convert::resource_name(&name)?;
     let asked = name.clone();
@@ -86,7 +86,7 @@ pub fn no_resource(name: &ResourceName) -> Refusal {
 /// on the books any more still has its history.
 pub async fn history<R: Reader>(
     State(app): State<App<R>>,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
     Asked(paging): Asked<Paging>,
 ) -> Result<Json<Page<LeaseInfo>>, Refusal> {
     let name = convert::resource_name(&name)?;
@@ -102,7 +102,7 @@ pub async fn history<R: Reader>(
 /// `PUT /v1/resources/{name}`.
 pub async fn set(
     State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
     Sent(request): Sent<ResourceRequest>,
 ) -> Result<Json<ApplyInfo>, Refusal> {
     if request.secrets.is_some() {
@@ -142,7 +142,7 @@ fn values(what: &'static str, from: BTreeMap<String, Wire>) -> Result<BTreeMap<K
 }
 
 /// `DELETE /v1/resources/{name}`.
-pub async fn remove(State(shared): State<Arc<Shared>>, Path(name): Path<String>) -> Result<Json<ApplyInfo>, Refusal> {
+pub async fn remove(State(shared): State<Arc<Shared>>, Named(name): Named<String>) -> Result<Json<ApplyInfo>, Refusal> {
     applied(&shared, Command::RemoveResource(convert::resource_name(&name)?)).await
 }
 
@@ -169,19 +169,19 @@ async fn applied(shared: &Shared, command: Command) -> Result<Json<ApplyInfo>, R
 }
 
 /// `POST /v1/resources/{name}/drain`.
-pub async fn drain(shared: State<Arc<Shared>>, name: Path<String>, asker: Asker, sent: Sent<MarkRequest>) -> Marked {
+pub async fn drain(shared: State<Arc<Shared>>, name: Named<String>, asker: Asker, sent: Sent<MarkRequest>) -> Marked {
     mark(MarkAct::Drain, shared, name, asker, sent).await
 }
 
 /// `POST /v1/resources/{name}/undrain`.
-pub async fn undrain(shared: State<Arc<Shared>>, name: Path<String>, asker: Asker, sent: Sent<MarkRequest>) -> Marked {
+pub async fn undrain(shared: State<Arc<Shared>>, name: Named<String>, asker: Asker, sent: Sent<MarkRequest>) -> Marked {
     mark(MarkAct::Undrain, shared, name, asker, sent).await
 }
 
 /// `POST /v1/resources/{name}/quarantine`.
 pub async fn quarantine(
     shared: State<Arc<Shared>>,
-    name: Path<String>,
+    name: Named<String>,
     asker: Asker,
     sent: Sent<MarkRequest>,
 ) -> Marked {
@@ -189,7 +189,7 @@ pub async fn quarantine(
 }
 
 /// `POST /v1/resources/{name}/restore`.
-pub async fn restore(shared: State<Arc<Shared>>, name: Path<String>, asker: Asker, sent: Sent<MarkRequest>) -> Marked {
+pub async fn restore(shared: State<Arc<Shared>>, name: Named<String>, asker: Asker, sent: Sent<MarkRequest>) -> Marked {
     mark(MarkAct::Restore, shared, name, asker, sent).await
 }
 
@@ -198,7 +198,7 @@ type Marked = Result<Json<Done>, Refusal>;
 async fn mark(
     act: MarkAct,
     State(shared): State<Arc<Shared>>,
-    Path(name): Path<String>,
+    Named(name): Named<String>,
     asker: Asker,
     Sent(request): Sent<MarkRequest>,
 ) -> Marked {

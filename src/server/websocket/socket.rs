@@ -23,10 +23,11 @@ use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
 use super::message::{self, Read};
 use crate::clock::{BootTime, boot_now};
-use crate::engine::input::{Answer, Input, LastRead, Notice, Outgoing, SocketId};
+use crate::engine::input::{Answer, Call, Input, LastRead, Notice, Outgoing, SocketId};
 use crate::protocol::error::{CloseReason, RpcError, code};
+use crate::protocol::rpc::Id;
 use crate::server::hand_out::hand_out;
-use crate::server::limits::{CLOSE_TIMEOUT, LINGER_BYTES_MAX, PING_MS_MAX};
+use crate::server::limits::{CLOSE_TIMEOUT, LINGER_BYTES_MAX, LISTS_IN_FLIGHT_MAX, PING_MS_MAX};
 use crate::server::shared::Shared;
 
 /// Messages buffered in a row before what came in is looked at again.
@@ -70,6 +71,8 @@ pub(super) struct Socket<S> {
     shared: Arc<Shared>,
     /// Calls whose answer has not gone out.
     in_flight: usize,
+    /// Those of them that ask for a whole session's state.
+    lists: Vec<Id>,
     streak: u32,
     unflushed: bool,
     /// Set while a write is stuck.
@@ -97,6 +100,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             peer,
             shared,
             in_flight: 0,
+            lists: Vec::new(),
             streak: 0,
             unflushed: false,
             flush_by: None,
@@ -219,9 +223,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             Some(Ok(Message::Text(text))) => match message::read(text.as_str(), self.peer) {
                 Read::Call(id, call) => {
                     if let Some(id) = &id {
-                        if self.in_flight >= self.shared.limits.calls_in_flight_max() {
-                            let text = message::failure(Some(id), &self.overloaded());
-                            return self.write(text).await;
+                        if let Err(error) = self.has_room(id, &call) {
+                            return self.write(message::failure(Some(id), &error)).await;
                         }
                         self.in_flight += 1;
                     }
@@ -249,16 +252,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    fn overloaded(&self) -> RpcError {
+    /// Whether one more call may wait for its answer. The answer to a list may be a thousand times
+    /// as long as what asks for it, so of those a few at a time are enough.
+    fn has_room(&mut self, id: &Id, call: &Call) -> Result<(), RpcError> {
+        let refuse = |most: usize, what: &str| {
+            let message = format!("{most} {what} of this socket wait for their answers: read those first, then repeat");
+            Err(RpcError::new(code::OVERLOADED, message))
+        };
         let most = self.shared.limits.calls_in_flight_max();
-        let message = format!("{most} calls of this socket wait for their answers: read those first, then repeat");
-        RpcError::new(code::OVERLOADED, message)
+        if self.in_flight >= most {
+            return refuse(most, "calls");
+        }
+        if matches!(call, Call::List) {
+            if self.lists.len() >= LISTS_IN_FLIGHT_MAX {
+                return refuse(LISTS_IN_FLIGHT_MAX, "calls of lease.list");
+            }
+            self.lists.push(id.clone());
+        }
+        Ok(())
     }
 
     async fn on_outgoing(&mut self, outgoing: Outgoing) -> Next {
         match outgoing {
             Outgoing::Answer { id, mut result } => {
                 self.in_flight = self.in_flight.saturating_sub(1);
+                if let Some(place) = self.lists.iter().position(|list| *list == id) {
+                    self.lists.swap_remove(place);
+                }
                 match &mut result {
                     Ok(Answer::Opened(opened, secrets)) => {
                         self.handshake_by = None;
