@@ -13,7 +13,15 @@ mod common;
 
 mod bystander;
 mod claims;
+mod events;
 mod frames;
+mod inventory;
+mod keyed;
+mod limits;
 mod messages;
+mod probes;
+mod routes;
+mod secrets;
 mod sessions;
+mod texts;
 mod upgrade;
