@@ -63,7 +63,7 @@ impl Handle {
     pub async fn attach(
         &self,
         outbound_max: usize,
-    ) -> Result<(SocketId, mpsc::Receiver<Outgoing>, LastRead), RpcError> {
+    ) -> Result<(SocketId, mpsc::Receiver<Box<Outgoing>>, LastRead), RpcError> {
         let socket = self.sockets.fetch_add(1, Ordering::Relaxed);
         let (outbox, outgoing) = mpsc::channel(outbound_max);
         let last_read = LastRead::default();

@@ -48,7 +48,8 @@ pub enum Input {
         /// Its number.
         socket: SocketId,
         /// Where its answers go. Bounded: a full one means a slow reader, who is disconnected.
-        outbox: mpsc::Sender<Outgoing>,
+        /// Boxed, as a channel keeps room for some messages even while there are none.
+        outbox: mpsc::Sender<Box<Outgoing>>,
         /// Where its reading task notes signs of life.
         last_read: LastRead,
     },

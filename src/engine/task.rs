@@ -90,7 +90,7 @@ enum Done {
 struct Task {
     machine: Machine,
     incoming: mpsc::Receiver<Input>,
-    outboxes: BTreeMap<SocketId, mpsc::Sender<Outgoing>>,
+    outboxes: BTreeMap<SocketId, mpsc::Sender<Box<Outgoing>>>,
     health: watch::Sender<Health>,
     metrics: Arc<Metrics>,
     retention_ms: u64,
@@ -305,7 +305,7 @@ impl Task {
 
     fn deliver_to(&mut self, socket: SocketId, outgoing: Outgoing) {
         let Some(outbox) = self.outboxes.get(&socket) else { return };
-        if let Err(TrySendError::Full(_)) = outbox.try_send(outgoing) {
+        if let Err(TrySendError::Full(_)) = outbox.try_send(Box::new(outgoing)) {
             self.metrics.slow_reader();
             self.outboxes.remove(&socket);
             self.machine.input(boot_now(), Input::CutOff { socket });
@@ -344,7 +344,7 @@ impl Task {
                     now: clock.now.0,
                     now_time: clock.now_time(),
                 };
-                drop(outbox.try_send(Outgoing::Notice(Notice::Waiting(Box::new(info)))));
+                drop(outbox.try_send(Box::new(Outgoing::Notice(Notice::Waiting(Box::new(info))))));
             }
         }
         self.places = told;

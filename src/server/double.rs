@@ -64,7 +64,7 @@ impl Double {
     }
 
     /// The socket that was accepted next, with its outbox.
-    pub(super) async fn attached(&mut self) -> (SocketId, mpsc::Sender<Outgoing>) {
+    pub(super) async fn attached(&mut self) -> (SocketId, mpsc::Sender<Box<Outgoing>>) {
         match self.input().await {
             Input::Attach { socket, outbox, .. } => (socket, outbox),
             _ => panic!("another input than an attach"),

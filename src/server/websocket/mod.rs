@@ -53,13 +53,10 @@ pub async fn upgrade(
     else {
         return plain_http();
     };
-    let tasks = shared.tasks.clone();
-    tasks.spawn(async move {
+    shared.tasks.clone().spawn(async move {
         if let Ok(upgraded) = on_upgrade.await {
-            serve(upgraded, peer.0, shared).await;
+            serve(upgraded, peer.0, shared, place).await;
         }
-        // The connection counts until here.
-        drop(place);
     });
     let accept = HeaderValue::from_str(&derive_accept_key(key.as_bytes())).expect("base64 is a header's text");
     let headers = [
@@ -71,7 +68,7 @@ pub async fn upgrade(
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
 }
 
-async fn serve(upgraded: Upgraded, peer: SocketAddr, shared: Arc<Shared>) {
+async fn serve(upgraded: Upgraded, peer: SocketAddr, shared: Arc<Shared>, place: Place) {
     let config = WebSocketConfig::default()
         .read_buffer_size(SOCKET_BUFFER_BYTES)
         .write_buffer_size(SOCKET_BUFFER_BYTES)
@@ -81,23 +78,32 @@ async fn serve(upgraded: Upgraded, peer: SocketAddr, shared: Arc<Shared>) {
         Ok(parts) => {
             let (stream, read) = (parts.io.into_inner(), parts.read_buf);
             let stream = WebSocketStream::from_partially_read(stream, read.into(), Role::Server, Some(config)).await;
-            run(stream, peer, shared).await;
+            run(stream, peer, shared, place).await;
         }
         // Some other kind of stream: as good, with a box in between.
         Err(upgraded) => {
             let stream = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
-            run(stream, peer, shared).await;
+            run(stream, peer, shared, place).await;
         }
     }
 }
 
-async fn run<S: AsyncRead + AsyncWrite + Unpin>(stream: WebSocketStream<S>, peer: SocketAddr, shared: Arc<Shared>) {
+/// Serves a socket in a task of its own: the one that upgraded it had room for all that, and a
+/// socket lives long.
+async fn run<S>(stream: WebSocketStream<S>, peer: SocketAddr, shared: Arc<Shared>, place: Place)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     // Fails only when the engine is gone, and then everything is about to be.
-    if let Ok(socket) = Socket::attach(stream, peer.ip(), shared.clone()).await {
-        shared.metrics.socket_opened();
-        socket.run().await;
+    let Ok(socket) = Socket::attach(stream, peer.ip(), shared.clone()).await else { return };
+    shared.metrics.socket_opened();
+    let socket = socket.run();
+    shared.tasks.clone().spawn(async move {
+        socket.await;
         shared.metrics.socket_closed();
-    }
+        // The connection counts until here.
+        drop(place);
+    });
 }
 
 #[expect(clippy::result_large_err, reason = "made once per refused upgrade")]

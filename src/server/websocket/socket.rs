@@ -42,7 +42,7 @@ enum Event {
     /// Something came in; `None` at the end.
     Frame(Option<Result<Message, WsError>>),
     /// Something is to go out; `None` when the engine gave the socket up.
-    Out(Option<Outgoing>),
+    Out(Option<Box<Outgoing>>),
     /// A deadline may be over.
     Timer,
     /// The server closes its sockets.
@@ -64,7 +64,7 @@ enum Next {
 /// A socket.
 pub(super) struct Socket<S> {
     stream: WebSocketStream<S>,
-    outbox: mpsc::Receiver<Outgoing>,
+    outbox: mpsc::Receiver<Box<Outgoing>>,
     last_read: LastRead,
     id: SocketId,
     peer: IpAddr,
@@ -121,10 +121,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         let _ = self.shared.handle.send(end).await;
         self.outbox.close();
         match next {
-            Next::Close(reason, text) => self.close(reason, &text).await,
+            // Boxed, as what is rare need not have room in every socket's task.
+            Next::Close(reason, text) => Box::pin(self.close(reason, &text)).await,
             // The answer to the peer's Close is written while waiting for the end.
             Next::Left { clean: true } => {
-                let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.read_to_end()).await;
+                let _ = Box::pin(tokio::time::timeout(CLOSE_TIMEOUT, self.read_to_end())).await;
             }
             Next::Left { clean: false } | Next::Go => {}
         }
@@ -144,7 +145,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             let event = std::future::poll_fn(|cx| self.poll_event(cx, timer.as_mut(), closing.as_mut())).await;
             let next = match event {
                 Event::Frame(frame) => self.on_frame(frame).await,
-                Event::Out(Some(outgoing)) => self.on_outgoing(outgoing).await,
+                Event::Out(Some(outgoing)) => self.on_outgoing(*outgoing).await,
                 Event::Out(None) => slow_reader("more messages waited for it than the broker holds"),
                 Event::Timer => {
                     armed_for = BootTime(0);
@@ -284,13 +285,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                         self.handshake_by = None;
                         for claim in &mut opened.state.claims {
                             if let Some(refs) = secrets.remove(&claim.request_id) {
-                                hand_out(&self.shared.handle, claim, refs).await;
+                                Box::pin(hand_out(&self.shared.handle, claim, refs)).await;
                             }
                         }
                     }
                     Ok(Answer::Claim(told)) => {
                         let refs = std::mem::take(&mut told.secrets);
-                        hand_out(&self.shared.handle, &mut told.info, refs).await;
+                        Box::pin(hand_out(&self.shared.handle, &mut told.info, refs)).await;
                     }
                     // The session is closed: another may be opened, in good time.
                     Ok(Answer::Done(_)) => {
@@ -304,7 +305,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             Outgoing::Notice(mut notice) => {
                 if let Notice::Granted(told) = &mut notice {
                     let refs = std::mem::take(&mut told.secrets);
-                    hand_out(&self.shared.handle, &mut told.info, refs).await;
+                    Box::pin(hand_out(&self.shared.handle, &mut told.info, refs)).await;
                 }
                 self.write(message::notification(&notice)).await
             }

@@ -99,7 +99,7 @@ async fn what_cannot_be_read_is_answered_and_the_connection_goes_on() {
     };
     assert_eq!(on, socket);
     let result = Ok(Answer::Renewed(SessionRenewed { renewal: 9, ..SessionRenewed::default() }));
-    outbox.send(Outgoing::Answer { id, result }).await.unwrap();
+    outbox.send(Box::new(Outgoing::Answer { id, result })).await.unwrap();
     let answer = text(&mut client).await;
     assert_eq!((&answer["id"], &answer["result"]["renewal"]), (&json!(5), &json!(9)));
 }
@@ -112,9 +112,9 @@ async fn what_is_told_comes_in_order() {
     for renewal in 0..500 {
         let renewed = SessionRenewed { renewal, ..SessionRenewed::default() };
         let id = crate::protocol::rpc::Id::Number(renewal);
-        outbox.send(Outgoing::Answer { id, result: Ok(Answer::Renewed(renewed)) }).await.unwrap();
+        outbox.send(Box::new(Outgoing::Answer { id, result: Ok(Answer::Renewed(renewed)) })).await.unwrap();
     }
-    outbox.send(Outgoing::Notice(Notice::RenewNow)).await.unwrap();
+    outbox.send(Box::new(Outgoing::Notice(Notice::RenewNow))).await.unwrap();
     for renewal in 0..500 {
         assert_eq!(text(&mut client).await["id"], json!(renewal));
     }
@@ -161,7 +161,7 @@ async fn after_the_brokers_close_every_close_is_a_drop() {
     let mut client = connect(&double).await;
     let (_, outbox) = double.attached().await;
     let text = "the session was resumed elsewhere".to_owned();
-    outbox.send(Outgoing::Close { reason: CloseReason::Superseded, text }).await.unwrap();
+    outbox.send(Box::new(Outgoing::Close { reason: CloseReason::Superseded, text })).await.unwrap();
     assert!(!double.detached().await);
     let (code, reason) = closed(&mut client).await;
     assert_eq!((code, reason.as_str()), (4000, "superseded: the session was resumed elsewhere"));
@@ -187,7 +187,7 @@ async fn a_client_that_does_not_read_is_closed_and_holds_nobody_up() {
         let message = "x".repeat(100_000);
         loop {
             let notice = crate::protocol::call::StoreNotice { working: true, message: message.clone() };
-            if outbox.send(Outgoing::Notice(Notice::Store(notice))).await.is_err() {
+            if outbox.send(Box::new(Outgoing::Notice(Notice::Store(notice)))).await.is_err() {
                 return;
             }
         }
@@ -206,7 +206,7 @@ async fn a_socket_without_a_session_is_closed_in_time_and_pinged_with_one() {
     assert!(!double.detached().await);
     let mut client = connect(&double).await;
     let (_, outbox) = double.attached().await;
-    outbox.send(Outgoing::PingEvery { ms: 100 }).await.unwrap();
+    outbox.send(Box::new(Outgoing::PingEvery { ms: 100 })).await.unwrap();
     for _ in 0..2 {
         assert!(matches!(client.next().await.unwrap().unwrap(), Message::Ping(_)));
     }
@@ -228,7 +228,7 @@ async fn too_many_calls_in_flight_are_refused_one_by_one() {
     let answer = text(&mut client).await;
     assert_eq!((&answer["id"], &answer["error"]["data"]["code"]), (&json!(2), &json!("overloaded")));
     let Input::Call { id: Some(id), .. } = double.input().await else { panic!("no call") };
-    outbox.send(Outgoing::Answer { id, result: Ok(Answer::Done(Done::default())) }).await.unwrap();
+    outbox.send(Box::new(Outgoing::Answer { id, result: Ok(Answer::Done(Done::default())) })).await.unwrap();
     assert_eq!(text(&mut client).await["id"], json!(1));
 }
 
