@@ -76,8 +76,9 @@ async fn serve(upgraded: Upgraded, peer: SocketAddr, shared: Arc<Shared>, place:
         .max_frame_size(Some(MESSAGE_BYTES_MAX));
     match upgraded.downcast::<TokioIo<TcpStream>>() {
         Ok(parts) => {
-            let (stream, read) = (parts.io.into_inner(), parts.read_buf);
-            let stream = WebSocketStream::from_partially_read(stream, read.into(), Role::Server, Some(config)).await;
+            // Copied, as what was read stands in the upgrade's own buffer, which is twice as large.
+            let (stream, read) = (parts.io.into_inner(), parts.read_buf.to_vec());
+            let stream = WebSocketStream::from_partially_read(stream, read, Role::Server, Some(config)).await;
             run(stream, peer, shared, place).await;
         }
         // Some other kind of stream: as good, with a box in between.
@@ -97,7 +98,8 @@ where
     // Fails only when the engine is gone, and then everything is about to be.
     let Ok(socket) = Socket::attach(stream, peer.ip(), shared.clone()).await else { return };
     shared.metrics.socket_opened();
-    let socket = socket.run();
+    // Boxed, as a future awaited in another has its room there twice.
+    let socket = Box::pin(socket.run());
     shared.tasks.clone().spawn(async move {
         socket.await;
         shared.metrics.socket_closed();
