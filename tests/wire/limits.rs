@@ -132,6 +132,30 @@ fn who_does_not_read_is_cut_off_and_takes_no_memory_with_it() {
     bystander.unharmed();
 }
 
+/// A client that repeats a request whose answer is long, and reads nothing.
+#[cfg(target_os = "linux")]
+#[test]
+fn long_answers_to_repeats_that_nobody_reads_take_no_memory() {
+    let mut broker = Broker::with(LAB).config("[limits]\nflush_timeout = \"1s\"\n").start();
+    let mut bystander = Bystander::of(&broker);
+    let mut client = broker.session("slow@lab");
+    let body = json!({"request_id": 1, "needs": ["256:port"]});
+    assert_eq!(client.acquire_with(body.clone())["state"], "granted");
+    let before_kb = memory_kb(&mut broker);
+    let mut writer = client.stream();
+    let asking = std::thread::spawn(move || {
+        (1_000..200_000_u64).any(|id| writer.write_all(&call_frame(id, "lease.acquire", &body)).is_err())
+    });
+    let mut most_kb = before_kb;
+    while !asking.is_finished() {
+        bystander.unharmed();
+        most_kb = most_kb.max(memory_kb(&mut broker));
+    }
+    assert!(asking.join().unwrap(), "200,000 long answers were taken by nobody");
+    assert!(most_kb - before_kb < GROWTH_KB_MAX, "from {before_kb} to {most_kb} kB");
+    bystander.unharmed();
+}
+
 /// Hundreds of notifications are due to someone who reads nothing.
 #[cfg(target_os = "linux")]
 #[test]
@@ -141,7 +165,9 @@ fn notifications_that_nobody_reads_hold_nobody_up() {
     let mut bystander = Bystander::of(&broker);
     let mut admin = broker.session("admin@lab");
     let all = admin.lease(&["2:phone"])["lease"].as_u64().unwrap();
-    let mut client = broker.session("slow@lab");
+    let mut client = broker.connect();
+    client.open_with(json!({"instance": "one", "owner": "slow@lab"}));
+    let resume = json!({"session": client.session(), "secret": client.opened["secret"], "instance": "one"});
     for _ in 0..400 {
         assert_eq!(client.acquire(&["phone"])["state"], "queued");
     }
@@ -160,6 +186,22 @@ fn notifications_that_nobody_reads_hold_nobody_up() {
     let grown_kb = memory_kb(&mut broker).saturating_sub(before_kb);
     assert!(grown_kb < GROWTH_KB_MAX, "grown by {grown_kb} kB");
     admin.release(all);
+    // It is cut off, with the reason, as soon as more waits for it than may; its session is kept.
+    let mut told = 0;
+    let (code, reason) = loop {
+        match client.hear(PATIENCE) {
+            Heard::Json(_) => told += 1,
+            Heard::Closed(code, reason) => break (code, reason),
+            other => panic!("after {told} notifications: {other:?}"),
+        }
+    };
+    assert_eq!(code, 4001, "{reason}");
+    assert!(reason.starts_with("slow_reader: ") && reason.contains("resume"), "{reason}");
+    let metrics = broker.http("GET", "/metrics", None).body;
+    assert!(!metrics.contains("leasehold_slow_readers_total 0\n"), "{metrics}");
+    let mut again = broker.connect();
+    let resumed = again.call("session.resume", resume);
+    assert_eq!(resumed["state"]["claims"].as_array().unwrap().len(), 400);
     bystander.unharmed();
 }
 

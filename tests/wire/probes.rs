@@ -65,6 +65,16 @@ fn health_is_told_and_is_lost_with_the_broker() {
     assert_eq!((health.status, health.body.trim()), (200, "ok"));
     let ready = broker.http("GET", "/readyz", None);
     assert_eq!((ready.status, ready.body.trim()), (200, "ready"));
-    broker.term().exits(0);
+    // A session that does not renew is what a planned stop waits for.
+    let mut client = broker.session("asleep@lab");
+    broker.process().signal(nix::sys::signal::Signal::SIGTERM);
+    client.notice("session.renew_now");
+    let stopping = broker.http("GET", "/readyz", None);
+    assert_eq!((stopping.status, &stopping.json()["code"]), (503, &json!("stopping")), "{stopping:?}");
+    assert_eq!(broker.http("GET", "/healthz", None).status, 200);
+    let claim = client.try_call("lease.acquire", json!({"request_id": 1, "needs": ["phone"]}));
+    assert!(claim.is_err() || claim.is_ok_and(|claim| claim["state"] == "queued"), "granted while it stops");
+    assert_eq!(client.closed().0, 1001);
+    broker.process().wait().exits(0);
     assert!(std::net::TcpStream::connect(("127.0.0.1", broker.port())).is_err());
 }

@@ -28,16 +28,24 @@ fn nothing_is_done_before_a_session_and_a_socket_has_one() {
         assert_eq!(code, "no_session", "{method}");
         assert!(message.contains("session.open"), "{method}: {message}");
     }
-    client.open("tester@lab");
+    client.open_with(json!({"instance": "the client's", "owner": "tester@lab"}));
     let session = client.session();
     let lease = client.lease(&["phone"]);
     let again = json!({"instance": "another"});
-    let resume = json!({"session": session, "secret": client.opened["secret"], "instance": "another"});
+    let mut other = broker.connect();
+    other.open_with(json!({"instance": "other"}));
+    let resume = json!({"session": other.session(), "secret": other.opened["secret"], "instance": "other"});
     for (method, params) in [("session.open", again), ("session.resume", resume)] {
         let (code, message) = refusal(&mut client, method, params);
         assert_eq!(code, "session_already_open", "{method}");
         assert!(message.contains(&format!("session {session}")), "{message}");
     }
+    let close = json!({"session": other.session(), "secret": other.opened["secret"]});
+    assert_eq!(refusal(&mut client, "session.close", close).0, "session_already_open");
+    other.call("session.renew", json!({}));
+    // Its own it may resume where it is: an answer may have been lost.
+    let own = json!({"session": session, "secret": client.opened["secret"], "instance": "the client's"});
+    assert_eq!(client.call("session.resume", own)["state"]["claims"][0]["lease"]["lease"], lease["lease"]);
     assert_eq!(client.call("lease.list", json!({}))["claims"][0]["lease"]["lease"], lease["lease"]);
     bystander.unharmed();
 }
