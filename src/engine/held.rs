@@ -45,6 +45,12 @@ impl Held {
         }
     }
 
+    /// Whether nothing waits for a batch.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.open.is_empty() && self.sealed.is_empty()
+    }
+
     /// The batch that was being made is being committed.
     pub fn seal(&mut self) {
         assert!(self.sealed.is_empty(), "a batch was sealed while another is being committed");

@@ -219,6 +219,10 @@ impl Machine {
                 if let (Call::Renew { renewal }, Some(session)) = (&call, self.renews_at_once(socket)) {
                     let result = self.renewed(session, *renewal);
                     self.held.tell_socket(socket, id, result);
+                } else if matches!(call, Call::Resume { .. } | Call::List) && self.tells_while_failing() {
+                    // It changes nothing on the books: whoever lost its socket keeps its session.
+                    self.call(socket, at, id, call);
+                    self.held.release();
                 } else if self.failure.is_some() || self.gathered.len() >= GATHERED_MAX {
                     let error = self.busy();
                     self.held.tell_socket(socket, id, Err(error));
@@ -242,6 +246,11 @@ impl Machine {
             Input::Stop { done } => self.begin_stop(at, done),
             other => self.gathered.push_back(other),
         }
+    }
+
+    /// Whether the store fails while the books are what it holds, and nothing waits to be told.
+    fn tells_while_failing(&self) -> bool {
+        self.failure.is_some() && !self.in_doubt && self.broker.events().is_empty() && self.held.is_settled()
     }
 
     /// Does what has gathered and what time has brought about. Answers a batch when something

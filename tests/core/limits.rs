@@ -65,15 +65,15 @@ fn the_ttl_of_a_session() {
     );
 }
 
-/// Beyond the budget a claim is refused, and no answer is guessed.
+/// `all:` counts as many picks as there are.
 #[test]
-fn too_complex() {
+fn all_of_more_than_a_claim_may_have() {
     let lab: Vec<String> = (0..1_500).map(|n| format!("port p{n}*4")).collect();
     let mut script = run(&lab.join("\n"), "0s s1 open");
     script.play(
         "s1 acquire 1 port -> granted p0
-         s1 acquire 2 x=all:port/2 + y=all:port/2 -> refused too_complex: the claim takes more matching than a
-             .. broker does for one claim: ask for fewer resources, or narrow each need down by labels
+         s1 acquire 2 x=all:port/2 + y=all:port/2 -> refused too_many_picks: the claim is for 3000 resources,
+             .. and 256 is the most: narrow `all:` down by labels
          s1 acquire 3 3:port/2 -> granted p0*2 p1*2 p2*2",
     );
 }

@@ -105,7 +105,7 @@ fn path(folder: &TempDir) -> PathBuf {
 pub struct Client {
     handle: Handle,
     pub socket: SocketId,
-    outbox: mpsc::Receiver<Outgoing>,
+    outbox: mpsc::Receiver<Box<Outgoing>>,
     pub session: u64,
     pub renewal: u64,
     numbers: u64,
@@ -124,7 +124,7 @@ impl Client {
 
     /// The next message; `None` once the engine gave the socket up.
     pub async fn next(&mut self) -> Option<Outgoing> {
-        self.outbox.recv().await
+        self.outbox.recv().await.map(|outgoing| *outgoing)
     }
 
     pub async fn answer(&mut self, id: &Id) -> Result<Answer, RpcError> {

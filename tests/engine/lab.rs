@@ -185,7 +185,7 @@ impl Lab {
         self.deliver();
     }
 
-    fn deliver(&mut self) {
+    pub fn deliver(&mut self) {
         for output in self.machine.take_outputs() {
             match output {
                 Output::Socket(socket, outgoing) => self.told.entry(socket).or_default().push(outgoing),

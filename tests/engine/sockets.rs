@@ -228,6 +228,27 @@ fn a_resume_that_was_refused_while_the_store_failed_can_be_asked_again() {
 }
 
 #[test]
+fn a_session_is_resumed_while_the_store_fails() {
+    let mut lab = Lab::of(&[("phone", 2)]);
+    let (mut client, other) = (lab.client(TTL), lab.client(TTL));
+    let lease = lab.lease(&client, 1, &["phone"]);
+    lab.drop_socket(client.socket);
+    lab.acquire_call(&other, 1, claim(&["phone"]));
+    assert!(lab.step());
+    lab.fail();
+    lab.resolve(false);
+    let socket = lab.socket();
+    let resumed = lab.resume_call(socket, &client);
+    lab.deliver();
+    client.socket = socket;
+    assert_eq!(lab.opened(&resumed).state.claims[0].lease.as_ref().map(|lease| lease.lease), Some(lease.0));
+    let renewal = lab.renew_call(&client);
+    lab.deliver();
+    assert!(lab.is_answered(&renewal), "and its promise is renewed");
+    lab.commit();
+}
+
+#[test]
 fn the_end_of_a_kicked_session_is_told() {
     let mut lab = Lab::of(&[("phone", 1)]);
     let client = lab.client(TTL);

@@ -8,7 +8,8 @@ use crate::core::broker::{Broker, too_complex};
 use crate::core::claim::{Blocked, Claim, ClaimEnd, ClaimSpec, Seniority};
 use crate::core::command::{ClaimReply, Claimant, Reply};
 use crate::core::event::Event;
-use crate::core::limits::PRIORITY_WORTH_MS;
+use crate::core::limits::{PICKS_PER_CLAIM_MAX, PRIORITY_WORTH_MS};
+use crate::core::need::{Count, Need};
 use crate::core::refusal::{Code, Refusal};
 use crate::core::schedule::{Ask, Verdict};
 use crate::core::selection::SelectionId;
@@ -79,9 +80,10 @@ impl Broker {
             let message = format!("the session has {waiting} waiting claims, as many as it may: cancel some, or wait");
             return Err(Refusal::new(Code::TooManyClaims, message));
         }
-        let held = known.requests.open.len() - waiting;
-        if held >= self.limits.leases_per_session_max {
-            let message = format!("the session holds {held} leases, as many as it may: release some first");
+        // Every waiting claim may become a lease.
+        let open = known.requests.open.len();
+        if open >= self.limits.leases_per_session_max {
+            let message = format!("the session holds {open} leases, as many as it may: release some first");
             return Err(Refusal::new(Code::TooManyLeases, message));
         }
         Ok(())
@@ -187,6 +189,17 @@ impl Broker {
             }
             let alias = self.alias_of(claim, &refusal);
             return Ok(Some(Blocked { alias, message: refusal.message }));
+        }
+        let all = |(need, id): (&Need, &SelectionId)| match need.count {
+            Count::Exactly(count) => count as usize,
+            Count::All => self.selections.get(*id).grantable(),
+        };
+        let picks: usize = claim.spec.needs.iter().zip(selections).map(all).sum();
+        if picks > PICKS_PER_CLAIM_MAX {
+            let message = format!(
+                "the claim is for {picks} resources, and {PICKS_PER_CLAIM_MAX} is the most: narrow `all:` down by labels"
+            );
+            return Err(Refusal::new(Code::TooManyPicks, message));
         }
         if self.scheduler().at_present(ask).map_err(complex)? {
             return Ok(None);
