@@ -159,7 +159,8 @@ fn a_body_over_the_bound_is_refused_and_the_answer_arrives() {
     bystander.unharmed();
     let chunk = format!("{:x}\r\n{}\r\n", 100_000, "x".repeat(100_000));
     let chunked = format!(
-        "POST /v1/match HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n",
+        "POST /v1/match HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Transfer-Encoding: chunked\r\n\r\n{}0\r\n\r\n",
         chunk.repeat(4)
     );
     assert_problem(&http::raw(broker.port(), chunked.as_bytes()), 413, "body_too_long", "body");

@@ -197,7 +197,8 @@ impl Broker {
         let picks: usize = claim.spec.needs.iter().zip(selections).map(all).sum();
         if picks > PICKS_PER_CLAIM_MAX {
             let message = format!(
-                "the claim is for {picks} resources, and {PICKS_PER_CLAIM_MAX} is the most: narrow `all:` down by labels"
+                "the claim is for {picks} resources, and {PICKS_PER_CLAIM_MAX} is the most: narrow `all:` down by \
+                 labels"
             );
             return Err(Refusal::new(Code::TooManyPicks, message));
         }
