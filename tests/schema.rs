@@ -9,7 +9,8 @@ use std::path::Path;
 fn the_descriptions_are_current() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema");
     let update = std::env::var_os("UPDATE_SCHEMA").is_some();
-    for (name, document) in leasehold::protocol::schema::documents() {
+    let config = ("config.schema.json", leasehold::inventory::config_schema::document());
+    for (name, document) in leasehold::protocol::schema::documents().into_iter().chain([config]) {
         let mut current = serde_json::to_string_pretty(&document).expect("a document is JSON");
         current.push('\n');
         let path = folder.join(name);

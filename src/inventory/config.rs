@@ -25,10 +25,10 @@ pub const RETENTION_MS_MAX: u64 = 3_653 * DAY_MS;
 
 const DAY_MS: u64 = 86_400_000;
 /// The largest number a bound may be set to; beyond it memory is the bound.
-const COUNT_MAX: u64 = 1_000_000;
+pub(super) const COUNT_MAX: u64 = 1_000_000;
 
-const KEYS: &[&str] = &["listen", "store", "inventory", "restart_grace", "retention", "limits"];
-const LIMITS: &[&str] = &[
+pub(super) const KEYS: &[&str] = &["listen", "store", "inventory", "restart_grace", "retention", "limits"];
+pub(super) const LIMITS: &[&str] = &[
     "sessions_max",
     "claims_per_session_max",
     "leases_per_session_max",

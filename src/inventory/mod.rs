@@ -5,6 +5,7 @@
 
 mod braces;
 pub mod config;
+pub mod config_schema;
 mod document;
 pub mod file;
 pub mod secrets;
