@@ -17,6 +17,7 @@ pub struct Setup {
     config: Option<String>,
     args: Vec<String>,
     envs: Vec<(String, String)>,
+    store: Option<PathBuf>,
 }
 
 impl Setup {
@@ -35,6 +36,12 @@ impl Setup {
     /// Adds a variable to the broker's environment.
     pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.envs.push((name.into(), value.into()));
+        self
+    }
+
+    /// Keeps its data in this folder, not in the broker's own.
+    pub fn store_in(mut self, folder: &Path) -> Self {
+        self.store = Some(folder.join("lab.db"));
         self
     }
 
@@ -111,7 +118,7 @@ impl Broker {
 
     /// The database file.
     pub fn store_path(&self) -> PathBuf {
-        self.dir.path().join("lab.db")
+        self.setup.store.clone().unwrap_or_else(|| self.dir.path().join("lab.db"))
     }
 
     /// The inventory file.

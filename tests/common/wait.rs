@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use leasehold::clock::boot_now;
+use leasehold::clock::{BootTime, boot_now};
 
 /// How long a condition may take before the test fails. Far beyond what a slow machine under
 /// load needs, so that only something broken gets there.
@@ -38,4 +38,10 @@ pub fn within<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option
         }
         std::thread::sleep(BETWEEN_LOOKS);
     }
+}
+
+/// Waits until this machine's clock has reached a moment: for tests of what happens, or must not,
+/// while time passes and nothing else does.
+pub fn clock_reaches(moment: BootTime) {
+    until("the clock goes on", || boot_now() >= moment);
 }

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::net::TcpStream;
 use std::time::Duration;
 
-use leasehold::clock::boot_now;
+use leasehold::clock::{BootTime, boot_now};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::client::Request;
@@ -70,6 +70,10 @@ pub fn call_frame(id: u64, method: &str, params: &Value) -> Vec<u8> {
     frame(0x81, text.as_bytes(), true)
 }
 
+/// The connection has ended.
+#[derive(Debug)]
+pub struct Ended;
+
 /// The upgrade request that every client sends.
 pub fn upgrade_request(port: u16) -> Request {
     let mut request =
@@ -88,6 +92,15 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
         let (socket, _) = client(upgrade_request(port), stream).expect("the broker upgrades to a WebSocket");
         Self { socket, last_id: 0, last_request: 0, notices: VecDeque::new(), opened: Value::Null }
+    }
+
+    /// The same where the broker may be gone, or go meanwhile: `None` then.
+    pub fn try_connect(port: u16) -> Option<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+        stream.set_nodelay(true).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        let (socket, _) = client(upgrade_request(port), stream).ok()?;
+        Some(Self { socket, last_id: 0, last_request: 0, notices: VecDeque::new(), opened: Value::Null })
     }
 
     /// Opens a session of `owner` with the default ttl.
@@ -171,6 +184,25 @@ impl Client {
         }
     }
 
+    /// The same on a connection that may end at any moment: `None` when it ended before the answer.
+    pub fn call_while_up(&mut self, method: &str, params: Value) -> Option<Result<Value, Value>> {
+        self.last_id += 1;
+        let id = self.last_id;
+        let text = json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params }).to_string();
+        self.send(Message::Text(text.into())).ok()?;
+        loop {
+            match self.hear(PATIENCE) {
+                Heard::Json(mut message) if message["id"] == json!(id) => {
+                    let error = message["error"].take();
+                    return Some(if error.is_null() { Ok(message["result"].take()) } else { Err(error) });
+                }
+                Heard::Json(message) => self.keep(message),
+                Heard::Closed(..) | Heard::Gone => return None,
+                Heard::Nothing => panic!("no answer to {method} within {PATIENCE:?}"),
+            }
+        }
+    }
+
     /// Sends a call without waiting for its answer; answers its number.
     #[track_caller]
     pub fn ask(&mut self, method: &str, params: Value) -> u64 {
@@ -216,6 +248,35 @@ impl Client {
                 Heard::Closed(..) | Heard::Gone | Heard::Nothing => return None,
             }
         }
+    }
+
+    /// The next notification of whatever method: `Ok(None)` when none came within the limit, an
+    /// error when the connection has ended.
+    pub fn next_notice(&mut self, limit: Duration) -> Result<Option<(String, Value)>, Ended> {
+        let deadline = boot_now().plus(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        loop {
+            if let Some(notice) = self.notices.pop_front() {
+                return Ok(Some(notice));
+            }
+            match self.hear(Duration::from_millis(deadline.since(boot_now()))) {
+                Heard::Json(message) => self.keep(message),
+                Heard::Nothing => return Ok(None),
+                Heard::Closed(..) | Heard::Gone => return Err(Ended),
+            }
+        }
+    }
+
+    /// Reads until `until`, so that pings are answered: the session lives on. Notifications are
+    /// kept. Answers whether the connection is still there.
+    pub fn attend(&mut self, until: BootTime) -> bool {
+        while boot_now() < until {
+            match self.hear(Duration::from_millis(until.since(boot_now()))) {
+                Heard::Json(message) => self.keep(message),
+                Heard::Nothing => {}
+                Heard::Closed(..) | Heard::Gone => return false,
+            }
+        }
+        true
     }
 
     fn keep(&mut self, mut message: Value) {

@@ -193,6 +193,9 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    /// Taken, never looked at: where files may not grow any further, the store's failure says so,
+    /// and the broker goes on; by default the system would kill it.
+    _file_too_large: Signal,
 }
 
 impl Signals {
@@ -202,6 +205,7 @@ impl Signals {
             terminate: on(SignalKind::terminate())?,
             interrupt: on(SignalKind::interrupt())?,
             hang_up: on(SignalKind::hangup())?,
+            _file_too_large: on(SignalKind::from_raw(nix::sys::signal::Signal::SIGXFSZ as i32))?,
         })
     }
 

@@ -1,0 +1,69 @@
+//! A proxy in between that closes what is idle: pings keep a held lease awake.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Command;
+
+use leasehold::clock::boot_now;
+use serde_json::json;
+
+use super::common::broker::Broker;
+use super::common::process::Process;
+use super::common::wait::until;
+use super::common::ws::Client;
+use super::{LAB, number, queue, session, skipped};
+
+/// Seconds after which it closes a connection on which nothing passes.
+const IDLE_S: u64 = 4;
+/// Pings go out every third of it, so twice before the proxy's patience ends.
+const TTL_MS: u64 = 6_000;
+
+/// An nginx as people write it for WebSockets, but for the limit.
+fn nginx(binary: &Path, dir: &Path, port: u16, broker: u16) -> Process {
+    let conf = format!(
+        "daemon off;\nmaster_process off;\npid {dir}/nginx.pid;\nerror_log stderr;\nevents {{ }}\n\
+         http {{\n  access_log off;\n  client_body_temp_path {dir}/body;\n  proxy_temp_path {dir}/proxy;\n  \
+         fastcgi_temp_path {dir}/fastcgi;\n  uwsgi_temp_path {dir}/uwsgi;\n  scgi_temp_path {dir}/scgi;\n  \
+         server {{\n    listen 127.0.0.1:{port};\n    location / {{\n      proxy_pass http://127.0.0.1:{broker};\n      \
+         proxy_http_version 1.1;\n      proxy_set_header Upgrade $http_upgrade;\n      \
+         proxy_set_header Connection \"upgrade\";\n      proxy_read_timeout {IDLE_S}s;\n      \
+         proxy_send_timeout {IDLE_S}s;\n    }}\n  }}\n}}\n",
+        dir = dir.display(),
+    );
+    let file = dir.join("nginx.conf");
+    std::fs::write(&file, conf).expect("a temporary file can be written");
+    let mut process =
+        Process::start(Command::new(binary).arg("-p").arg(dir).arg("-c").arg(&file).args(["-e", "stderr"]));
+    until("nginx listens", || {
+        assert!(process.poll().is_none(), "nginx ended:\n{}", process.stderr.text());
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+    process
+}
+
+#[test]
+fn an_idle_lease_outlives_the_patience_of_a_proxy() {
+    let Some(binary) = std::env::var_os("LEASEHOLD_TEST_NGINX").filter(|path| !path.is_empty()) else {
+        return skipped("LEASEHOLD_TEST_NGINX does not name an nginx; no proxy was tried");
+    };
+    let broker = Broker::with_inventory(LAB);
+    let port = {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        free.local_addr().expect("it is bound").port()
+    };
+    let _nginx = nginx(Path::new(&binary), broker.dir(), port, broker.port());
+    let mut holder = session(port, "holder", TTL_MS);
+    let lease = number(&holder.lease(&["phone,name=phone-1"])["lease"]);
+    let mut next = broker.session("next");
+    queue(&mut next, &["phone,name=phone-1"]);
+    // Without a session there are no pings: nginx ends this one, by which we see that it would.
+    let mut idle = Client::connect(port);
+    let ends = std::thread::spawn(move || idle.closed());
+    // It says nothing by itself and only reads, so that pings are answered.
+    assert!(holder.attend(boot_now().plus(3 * 1_000 * IDLE_S)), "nginx closed a connection that was pinged");
+    assert_eq!(ends.join().expect("it only reads").0, 1006, "nginx did not close what was idle");
+    let state = holder.call("lease.list", json!({}));
+    assert_eq!(state["claims"][0]["lease"]["lease"], json!(lease), "{state}");
+    assert_eq!(holder.release(lease)["why"], "released");
+    assert_eq!(next.notice("lease.granted")["state"], "granted");
+}
