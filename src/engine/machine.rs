@@ -84,6 +84,8 @@ struct Stop {
     since: BootTime,
     done: Vec<oneshot::Sender<()>>,
     renewed: BTreeSet<SessionId>,
+    /// It was waited for: sockets are closed under their sessions now.
+    over: bool,
 }
 
 /// The engine without its I/O.
@@ -419,7 +421,9 @@ impl Machine {
         if self.has_work() {
             return at; // More gathered than one batch takes.
         }
-        next = self.presence.next_due().map_or(next, |due| due.min(next));
+        if self.hears_sessions() {
+            next = self.presence.next_due().map_or(next, |due| due.min(next));
+        }
         if let Some(lab) = self.broker.next_deadline() {
             next = next.min(at.plus(lab.since(self.lab_now(at))));
         }
@@ -455,15 +459,23 @@ impl Machine {
             self.return_grace_until = None;
             self.decide_quietly(Command::ReturnGraceOver);
         }
-        while let Some(session) = self.presence.next_expired(at) {
-            self.decide_quietly(Command::EndSession { session, end: SessionEnd::Expired });
-        }
-        while let Some(lease) = self.presence.next_ending_over(at) {
-            self.decide_quietly(Command::EndingOver(lease));
+        if self.hears_sessions() {
+            while let Some(session) = self.presence.next_expired(at) {
+                self.decide_quietly(Command::EndSession { session, end: SessionEnd::Expired });
+            }
+            while let Some(lease) = self.presence.next_ending_over(at) {
+                self.decide_quietly(Command::EndingOver(lease));
+            }
         }
         if self.broker.next_deadline().is_some_and(|due| due <= self.clock.now) {
             self.decide_quietly(Command::Tick);
         }
+    }
+
+    /// Not once a stop has closed the sockets: that nobody is heard then is this process's doing,
+    /// and the next one counts everybody's ttl anew.
+    fn hears_sessions(&self) -> bool {
+        self.stop.as_ref().is_none_or(|stop| !stop.over)
     }
 
     fn take(&mut self, at: BootTime, input: Input) {
@@ -659,7 +671,7 @@ impl Machine {
             return;
         }
         self.broker.decide(self.clock.now, Command::StopGranting);
-        self.stop = Some(Stop { since: at, done: vec![done], renewed: BTreeSet::new() });
+        self.stop = Some(Stop { since: at, done: vec![done], renewed: BTreeSet::new(), over: false });
         let sockets: Vec<SocketId> =
             self.sockets.iter().filter(|(_, socket)| socket.session.is_some()).map(|(id, _)| *id).collect();
         for socket in sockets {
@@ -682,6 +694,7 @@ impl Machine {
         let mut waiting = self.sockets.values().filter_map(|socket| socket.session);
         let all = stored && waiting.all(|session| stop.renewed.contains(&session));
         if all || at.since(stop.since) >= STOP_WAIT_MS {
+            stop.over = true;
             for done in stop.done.drain(..) {
                 self.held.tell_now(Output::Stopped(done));
             }

@@ -1,6 +1,5 @@
 //! A proxy in between that closes what is idle: pings keep a held lease awake.
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 
@@ -11,7 +10,7 @@ use super::common::broker::Broker;
 use super::common::process::Process;
 use super::common::wait::until;
 use super::common::ws::Client;
-use super::{LAB, number, queue, session, skipped};
+use super::{LAB, free_port, number, queue, session, skipped};
 
 /// Seconds after which it closes a connection on which nothing passes.
 const IDLE_S: u64 = 4;
@@ -47,10 +46,7 @@ fn an_idle_lease_outlives_the_patience_of_a_proxy() {
         return skipped("LEASEHOLD_TEST_NGINX does not name an nginx; no proxy was tried");
     };
     let broker = Broker::with_inventory(LAB);
-    let port = {
-        let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-        free.local_addr().expect("it is bound").port()
-    };
+    let port = free_port();
     let _nginx = nginx(Path::new(&binary), broker.dir(), port, broker.port());
     let mut holder = session(port, "holder", TTL_MS);
     let lease = number(&holder.lease(&["phone,name=phone-1"])["lease"]);

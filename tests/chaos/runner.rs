@@ -174,6 +174,7 @@ impl<'a> Runner<'a> {
     /// Waits until the request is granted or over; uses what it was granted, and releases it.
     fn wait_and_use(&mut self, request: u64) {
         let settled = within(PATIENCE * 2, || {
+            self.give_up_where_others_failed();
             if matches!(self.requests[&request].told, Told::Queued { .. }) {
                 self.listen();
             }
@@ -205,7 +206,11 @@ impl<'a> Runner<'a> {
             Ok(Some((method, claim))) if method == "lease.granted" => {
                 let request = claim["request_id"].as_u64().expect("a claim names its request");
                 self.field.answers.fetch_add(1, Ordering::Relaxed);
-                self.learn(request, &claim);
+                // One that was cancelled too late was answered already, and may be over by now.
+                let waits = |request: &Request| matches!(request.told, Told::Queued { .. });
+                if self.requests.get(&request).is_some_and(waits) {
+                    self.learn(request, &claim);
+                }
             }
             Ok(_) => {}
             Err(_) => self.socket = None,

@@ -23,7 +23,7 @@ pub struct Client {
     last_id: u64,
     last_request: u64,
     notices: VecDeque<(String, Value)>,
-    /// What opening or resuming answered.
+    /// What opening or resuming answered, and the instance.
     pub opened: Value,
 }
 
@@ -115,7 +115,9 @@ impl Client {
         if params["instance"].is_null() {
             params["instance"] = json!(leasehold::clock::random_secret());
         }
+        let instance = params["instance"].clone();
         self.opened = self.call("session.open", params);
+        self.opened["instance"] = instance;
         &self.opened
     }
 
@@ -175,8 +177,7 @@ impl Client {
         loop {
             match self.hear(PATIENCE) {
                 Heard::Json(mut message) if message["id"] == json!(id) => {
-                    let error = message["error"].take();
-                    return if error.is_null() { Ok(message["result"].take()) } else { Err(error) };
+                    return outcome(&mut message);
                 }
                 Heard::Json(message) => self.keep(message),
                 other => panic!("no answer to {method}: {other:?}"),
@@ -193,8 +194,7 @@ impl Client {
         loop {
             match self.hear(PATIENCE) {
                 Heard::Json(mut message) if message["id"] == json!(id) => {
-                    let error = message["error"].take();
-                    return Some(if error.is_null() { Ok(message["result"].take()) } else { Err(error) });
+                    return Some(outcome(&mut message));
                 }
                 Heard::Json(message) => self.keep(message),
                 Heard::Closed(..) | Heard::Gone => return None,
@@ -210,6 +210,23 @@ impl Client {
         let text = json!({ "jsonrpc": "2.0", "id": self.last_id, "method": method, "params": params }).to_string();
         self.send(Message::Text(text.into())).expect("the socket is open");
         self.last_id
+    }
+
+    /// Waits for the answer to a call that was sent by [`Self::ask`]; `None` when none came
+    /// within the limit.
+    #[track_caller]
+    pub fn answer_within(&mut self, limit: Duration, id: u64) -> Option<Result<Value, Value>> {
+        let deadline = boot_now().plus(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+        loop {
+            match self.hear(Duration::from_millis(deadline.since(boot_now()))) {
+                Heard::Json(mut message) if message["id"] == json!(id) => {
+                    return Some(outcome(&mut message));
+                }
+                Heard::Json(message) => self.keep(message),
+                Heard::Nothing => return None,
+                other => panic!("no answer: {other:?}"),
+            }
+        }
     }
 
     /// Sends any frame.
@@ -339,6 +356,12 @@ impl Client {
         // Fails where the broker dropped it first, which is what was wanted.
         let _ = self.socket.get_ref().shutdown(std::net::Shutdown::Both);
     }
+}
+
+/// The result or the error of an answer.
+fn outcome(message: &mut Value) -> Result<Value, Value> {
+    let error = message["error"].take();
+    if error.is_null() { Ok(message["result"].take()) } else { Err(error) }
 }
 
 fn is_timeout(error: &std::io::Error) -> bool {

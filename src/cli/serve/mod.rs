@@ -3,6 +3,15 @@
 //! Everything that can be refused without touching the store is refused first; then the port is
 //! taken, the store opened, the inventory applied, and only then is anybody served.
 
+/// Says something on stderr. Where that cannot be written to the broker goes on: `eprintln!` would
+/// end it.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), "leasehold: {}", format_args!($($text)*));
+    }};
+}
+
 mod inventory;
 mod options;
 
@@ -64,12 +73,11 @@ impl ServeCommand {
         let settings = Settings::resolve(&self)?;
         let filter = tracing_subscriber::EnvFilter::try_from_env("LEASEHOLD_LOG");
         let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-        // Fails only where a test has set a subscriber before.
-        let _ = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_ansi(std::io::stderr().is_terminal())
-            .with_writer(std::io::stderr)
-            .try_init();
+        let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colours).with_writer(std::io::stderr);
+        // A log that cannot be written, its disk is full, must not be the broker's end; setting it
+        // up fails only where a test has set another one before.
+        let _ = log.log_internal_errors(false).try_init();
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::refused(format!("the broker cannot start threads: {error}")))?;
         let done = runtime.block_on(serve(settings));
@@ -117,20 +125,20 @@ async fn serve(mut settings: Settings) -> Result<u8, Failure> {
     tokio::select! {
         () = wind_down(handle, &settings.engine, shared, serving) => {}
         number = signals.next() => {
-            eprintln!("leasehold: stopping at once");
+            say!("stopping at once");
             return Ok(exit_code::of_signal(number));
         }
     }
     // The engine ends when nobody is left to ask it anything.
     let _ = tokio::time::timeout(GOODBYE, engine).await;
-    eprintln!("leasehold: stopped");
+    say!("stopped");
     Ok(exit_code::DONE)
 }
 
 /// The planned stop: no grants, everybody renews and is promised longer, then goodbye.
 async fn wind_down(handle: Handle, engine: &engine::machine::Options, shared: Arc<Shared>, serving: JoinHandle<()>) {
     let grace = show_duration_ms(engine.restart_grace_ms);
-    eprintln!("leasehold: stopping: no more grants; sessions that renew now keep their leases for {grace}");
+    say!("stopping: no more grants; sessions that renew now keep their leases for {grace}");
     handle.stop().await;
     shared.closing.cancel();
     let goodbye = async {
@@ -152,7 +160,7 @@ fn fit_files(limits: &mut Limits) {
     let now = if raised > soft && setrlimit(Resource::RLIMIT_NOFILE, raised, hard).is_err() { soft } else { raised };
     if now < wanted {
         let fit = now.saturating_sub(FILES_BESIDE).max(1);
-        eprintln!("leasehold: only {now} files may be open (ulimit -n), so at most {fit} connections are served");
+        say!("only {now} files may be open (ulimit -n), so at most {fit} connections are served");
         limits.connections_max = usize::try_from(fit).unwrap_or(limits.connections_max);
     }
 }
@@ -174,13 +182,13 @@ async fn announce(handle: &Handle, settings: &Settings, address: SocketAddr, sto
     let (resources, pools, leases) = counts.await.map_err(|error| Failure::refused(error.message))?;
     let (resources, pools, leases) = (many(resources, "resource"), many(pools, "pool"), many(leases, "lease"));
     let from = settings.inventory.as_ref().map(|path| format!(", from {}", path.display())).unwrap_or_default();
-    eprintln!("leasehold: data in {store}");
-    eprintln!("leasehold: {resources} in {pools}{from}; {leases} held");
+    say!("data in {store}");
+    say!("{resources} in {pools}{from}; {leases} held");
     if settings.insecure {
-        eprintln!("leasehold: --insecure: WHOEVER REACHES {address} MAY DO EVERYTHING AN ADMIN MAY");
+        say!("--insecure: WHOEVER REACHES {address} MAY DO EVERYTHING AN ADMIN MAY");
     }
     // The last line: from here on connections are accepted.
-    eprintln!("leasehold: listening on ws://{address}");
+    say!("listening on ws://{address}");
     Ok(())
 }
 

@@ -229,8 +229,11 @@ async fn open_writer(path: &Path) -> Result<(SqliteConnection, Last)> {
     let doing = "open the store";
     // The first look changes nothing, not even the journal's mode: the file may be a newer one's.
     let mut looking = options(path).connect().await.map_err(failed(doing))?;
-    let found = schema::version(&mut looking).await?;
-    looking.close().await.map_err(failed(doing))?;
+    let found = schema::version(&mut looking).await;
+    // Also where it is refused: a connection that is only dropped leaves its files behind.
+    let closed = looking.close().await;
+    let found = found?;
+    closed.map_err(failed(doing))?;
     let options = options(path)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
