@@ -79,7 +79,7 @@ fn queue(client: &mut Client, needs: &[&str]) -> Value {
 /// Waits for a grant, unless resuming answered it already; answers the lease and a moment after it.
 #[track_caller]
 fn granted(client: &mut Client) -> (Value, BootTime) {
-    let mut claim = client.opened["state"]["claims"][0].take();
+    let mut claim = client.opened.pointer_mut("/state/claims/0").map_or(Value::Null, Value::take);
     if claim["state"] != "granted" {
         claim = client.notice("lease.granted");
     }

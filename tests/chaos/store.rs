@@ -9,10 +9,11 @@ use std::process::Command;
 use std::time::Duration;
 
 use leasehold::clock::boot_now;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::common::broker::Broker;
-use super::common::process::{self, Output};
+use super::common::process::{self, Output, Process};
 use super::common::wait::{eventually, until};
 use super::common::ws::Client;
 use super::{LAB, free_port, granted, number, queue, resume, runtime, session, skipped};
@@ -262,20 +263,19 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 fn a_log_that_cannot_be_written_ends_nothing() {
     let home = tempfile::tempdir().expect("a temporary directory can be made");
     let port = free_port();
-    let full = OpenOptions::new().write(true).open("/dev/full").expect("the system has a device that is full");
     std::fs::write(home.path().join("lab.toml"), LAB).expect("a temporary file can be written");
-    let mut command = process::leasehold(home.path());
-    command.current_dir(home.path()).args(["serve", "--store", "sqlite:lab.db", "--inventory", "lab.toml", "--listen"]);
-    let mut broker = command.arg(format!("127.0.0.1:{port}")).stderr(full).spawn().expect("it can be started");
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec \"$@\" 2>/dev/full", "sh", env!("CARGO_BIN_EXE_leasehold"), "serve"]);
+    command.args(["--store", "sqlite:lab.db", "--inventory", "lab.toml", "--listen", &format!("127.0.0.1:{port}")]);
+    let mut broker = Process::start(command.current_dir(home.path()));
     let mut holder = eventually("a broker", || {
-        assert_eq!(broker.try_wait().expect("a child can be waited for"), None, "it ended");
+        assert!(broker.poll().is_none(), "it ended");
         Client::try_connect(port)
     });
     holder.open("holder");
     holder.lease(&["phone"]);
-    let pid = nix::unistd::Pid::from_raw(i32::try_from(broker.id()).expect("a process id fits"));
-    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("it is there");
+    broker.signal(Signal::SIGTERM);
     holder.notice("session.renew_now");
     holder.call("session.renew", json!({}));
-    assert_eq!(broker.wait().expect("a child can be waited for").code(), Some(0));
+    broker.wait().exits(0);
 }

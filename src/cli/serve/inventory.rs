@@ -103,7 +103,7 @@ impl Inventory {
         match self.apply(text).await {
             Ok(info) => {
                 if !info.changes.is_empty() {
-                    eprintln!("leasehold: {} applied: {} changes", self.path.display(), info.changes.len());
+                    say!("{} applied: {} changes", self.path.display(), info.changes.len());
                 }
                 self.trouble.send_if_modified(|trouble| trouble.take().is_some());
             }
@@ -133,7 +133,7 @@ impl Inventory {
             new
         });
         if new {
-            eprintln!("leasehold: the inventory file is not applied, the broker goes on with what it has: {problem}");
+            say!("the inventory file is not applied, the broker goes on with what it has: {problem}");
         }
     }
 }

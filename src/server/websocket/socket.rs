@@ -173,9 +173,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         timer: Pin<&mut Sleep>,
         closing: Pin<&mut impl Future<Output = ()>>,
     ) -> Poll<Event> {
-        if closing.poll(cx).is_ready() {
-            return Poll::Ready(Event::Stopping);
-        }
         let mut stuck = false;
         match Pin::new(&mut self.stream).poll_ready(cx) {
             Poll::Ready(Ok(())) if self.streak < STREAK_MAX => {
@@ -187,6 +184,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             Poll::Ready(Ok(())) => {}
             Poll::Ready(Err(_)) => return Poll::Ready(Event::Gone),
             Poll::Pending => stuck = true,
+        }
+        // After what waited for it: the promise that outlasts the stop may be the last of it.
+        if closing.poll(cx).is_ready() {
+            return Poll::Ready(Event::Stopping);
         }
         if self.unflushed && !stuck {
             match Pin::new(&mut self.stream).poll_flush(cx) {
