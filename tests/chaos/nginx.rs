@@ -23,8 +23,8 @@ fn nginx(binary: &Path, dir: &Path, port: u16, broker: u16) -> Process {
         "daemon off;\nmaster_process off;\npid {dir}/nginx.pid;\nerror_log stderr;\nevents {{ }}\n\
          http {{\n  access_log off;\n  client_body_temp_path {dir}/body;\n  proxy_temp_path {dir}/proxy;\n  \
          fastcgi_temp_path {dir}/fastcgi;\n  uwsgi_temp_path {dir}/uwsgi;\n  scgi_temp_path {dir}/scgi;\n  \
-         server {{\n    listen 127.0.0.1:{port};\n    location / {{\n      proxy_pass http://127.0.0.1:{broker};\n      \
-         proxy_http_version 1.1;\n      proxy_set_header Upgrade $http_upgrade;\n      \
+         server {{\n    listen 127.0.0.1:{port};\n    location / {{\n      \
+         proxy_pass http://127.0.0.1:{broker};\n      proxy_http_version 1.1;\n      proxy_set_header Upgrade $http_upgrade;\n      \
          proxy_set_header Connection \"upgrade\";\n      proxy_read_timeout {IDLE_S}s;\n      \
          proxy_send_timeout {IDLE_S}s;\n    }}\n  }}\n}}\n",
         dir = dir.display(),
