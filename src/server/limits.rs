@@ -21,9 +21,9 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes read and thrown away after a message that was too long, so that the peer reads why the
 /// socket closes rather than a reset.
 pub const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Calls of `lease.list` of one socket that may wait for their answer. One more is refused as
-/// `overloaded`: each answer has all that a session holds, which is megabytes at the most.
-pub const LISTS_IN_FLIGHT_MAX: usize = 4;
+/// Calls of one socket that are much work (`lease.list`, claims with an expression) that the engine
+/// has at a time. Further ones wait in the socket's task, and count among its calls in flight.
+pub const HEAVY_CALLS_MAX: usize = 2;
 /// Followers of `/v1/events` at one time. One more is answered 503.
 pub const FOLLOWERS_MAX: usize = 256;
 /// Events a follower is sent from one reading of the journal.

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use super::bystander::{Bystander, LAB, next_request, no_lease, told};
 use super::common::broker::Broker;
 use super::common::http;
+use super::common::wait::PATIENCE;
+use super::common::ws::Heard;
 
 #[test]
 fn claims_and_needs_beyond_their_bounds_are_refused_by_name() {
@@ -155,6 +157,28 @@ fn hundreds_of_expressions_that_wait_cost_others_nothing() {
         client.notice("lease.granted");
     }
     bystander.unharmed();
+}
+
+#[test]
+fn expensive_expressions_by_the_hundred_wait_for_themselves() {
+    let lab = format!("{LAB}\n[[resource]]\nname = \"vm-{{1..2000}}\"\npool = \"vm\"\nlabels = {{ os = \"linux\" }}\n");
+    let broker = Broker::with_inventory(&lab);
+    let mut bystander = Bystander::of(&broker);
+    let mut client = broker.session("tester@lab");
+    for request in 1..=100_u64 {
+        let need = format!("vm where os == '{request}'{}", " || os.contains('z')".repeat(40));
+        client.ask("lease.acquire", json!({"request_id": request, "needs": [need], "wait_for_inventory": true}));
+    }
+    bystander.unharmed();
+    // Had they been served in the order they came, all of them would be there before anybody else.
+    let waiting = broker.http("GET", "/v1/queue?limit=1000", None).json()["items"].as_array().unwrap().len();
+    assert!(waiting < 50, "{waiting} were served before the bystander");
+    // A call that cannot be answered cannot be waited for.
+    let quiet = "{\"jsonrpc\":\"2.0\",\"method\":\"lease.list\"}";
+    let mut other = broker.session("other@lab");
+    other.send(tokio_tungstenite::tungstenite::Message::text(quiet)).unwrap();
+    let Heard::Json(answer) = other.hear(PATIENCE) else { panic!("no answer") };
+    assert_eq!(answer["error"]["data"]["code"], "invalid_request", "{answer}");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 //! What is a clean close is decided here, after section "Sockets" of `docs/protocol.md`: a Close
 //! frame with code 1000 or none, received before the broker has sent one.
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
@@ -27,7 +28,7 @@ use crate::engine::input::{Answer, Call, Input, LastRead, Notice, Outgoing, Sock
 use crate::protocol::error::{CloseReason, RpcError, code};
 use crate::protocol::rpc::Id;
 use crate::server::hand_out::hand_out;
-use crate::server::limits::{CLOSE_TIMEOUT, LINGER_BYTES_MAX, LISTS_IN_FLIGHT_MAX, PING_MS_MAX};
+use crate::server::limits::{CLOSE_TIMEOUT, HEAVY_CALLS_MAX, LINGER_BYTES_MAX, PING_MS_MAX};
 use crate::server::shared::Shared;
 
 /// Messages buffered in a row before what came in is looked at again.
@@ -71,8 +72,10 @@ pub(super) struct Socket<S> {
     shared: Arc<Shared>,
     /// Calls whose answer has not gone out.
     in_flight: usize,
-    /// Those of them that ask for a whole session's state.
-    lists: Vec<Id>,
+    /// Those of them that are much work, and are with the engine.
+    heavy: Vec<Id>,
+    /// Those that are much work too, until one of those is answered.
+    deferred: VecDeque<(Id, Input)>,
     streak: u32,
     unflushed: bool,
     /// Set while a write is stuck.
@@ -100,7 +103,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             peer,
             shared,
             in_flight: 0,
-            lists: Vec::new(),
+            heavy: Vec::new(),
+            deferred: VecDeque::new(),
             streak: 0,
             unflushed: false,
             flush_by: None,
@@ -223,15 +227,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         let at = self.last_read.at();
         let input = match frame {
             Some(Ok(Message::Text(text))) => match message::read(text.as_str(), self.peer) {
-                Read::Call(id, call) => {
-                    if let Some(id) = &id {
-                        if let Err(error) = self.has_room(id, &call) {
-                            return self.write(message::failure(Some(id), &error)).await;
-                        }
-                        self.in_flight += 1;
-                    }
-                    Input::Call { socket: self.id, at, id, call }
-                }
+                Read::Call(id, call) => match self.take(at, id.clone(), call) {
+                    Ok(input) => input,
+                    Err(error) => return self.write(message::failure(id.as_ref(), &error)).await,
+                },
                 Read::Nothing => Input::Alive { socket: self.id, at },
                 Read::Refused(id, error) => return self.write(message::failure(id.as_ref(), &error)).await,
             },
@@ -254,32 +253,58 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// Whether one more call may wait for its answer. The answer to a list may be a thousand times
-    /// as long as what asks for it, so of those a few at a time are enough.
-    fn has_room(&mut self, id: &Id, call: &Call) -> Result<(), RpcError> {
-        let refuse = |most: usize, what: &str| {
-            let message = format!("{most} {what} of this socket wait for their answers: read those first, then repeat");
-            Err(RpcError::new(code::OVERLOADED, message))
-        };
+    /// Takes a call in: what goes to the engine now, or the refusal. Of what is much work the engine
+    /// gets a few at a time, so that whoever sends a thousand of it waits for itself; what is read
+    /// meanwhile overtakes it.
+    fn take(&mut self, at: BootTime, id: Option<Id>, call: Call) -> Result<Input, RpcError> {
         let most = self.shared.limits.calls_in_flight_max();
-        if self.in_flight >= most {
-            return refuse(most, "calls");
-        }
-        if matches!(call, Call::List) {
-            if self.lists.len() >= LISTS_IN_FLIGHT_MAX {
-                return refuse(LISTS_IN_FLIGHT_MAX, "calls of lease.list");
+        let heavy = is_heavy(&call);
+        match &id {
+            Some(_) if self.in_flight >= most => {
+                let message =
+                    format!("{most} calls of this socket wait for their answers: read those first, then repeat");
+                return Err(RpcError::new(code::OVERLOADED, message));
             }
-            self.lists.push(id.clone());
+            Some(_) => self.in_flight += 1,
+            None if heavy => {
+                return Err(RpcError::new(
+                    code::INVALID_REQUEST,
+                    "this call needs an `id`: without one it has no answer",
+                ));
+            }
+            None => {}
         }
-        Ok(())
+        let input = Input::Call { socket: self.id, at, id: id.clone(), call };
+        match id {
+            Some(id) if heavy && self.heavy.len() >= HEAVY_CALLS_MAX => {
+                self.deferred.push_back((id, input));
+                Ok(Input::Alive { socket: self.id, at })
+            }
+            Some(id) if heavy => {
+                self.heavy.push(id);
+                Ok(input)
+            }
+            _ => Ok(input),
+        }
+    }
+
+    /// Notes that a call was answered. Where it was much work, the next of that is answered: the
+    /// engine's turn.
+    fn answered(&mut self, id: &Id) -> Option<Input> {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let place = self.heavy.iter().position(|heavy| heavy == id)?;
+        self.heavy.swap_remove(place);
+        let (id, next) = self.deferred.pop_front()?;
+        self.heavy.push(id);
+        Some(next)
     }
 
     async fn on_outgoing(&mut self, outgoing: Outgoing) -> Next {
         match outgoing {
             Outgoing::Answer { id, mut result } => {
-                self.in_flight = self.in_flight.saturating_sub(1);
-                if let Some(place) = self.lists.iter().position(|list| *list == id) {
-                    self.lists.swap_remove(place);
+                // Fails only when the engine is gone, which what is read next will tell.
+                if let Some(next) = self.answered(&id) {
+                    let _ = self.shared.handle.send(next).await;
                 }
                 match &mut result {
                     Ok(Answer::Opened(opened, secrets)) => {
@@ -389,6 +414,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether a call may be a thousand times the work of another as long: a list, whose answer has all
+/// that a session holds, and a claim whose expression is evaluated on a whole pool.
+fn is_heavy(call: &Call) -> bool {
+    match call {
+        Call::List => true,
+        Call::Acquire { spec, .. } => spec.needs.iter().any(|need| need.expression.is_some()),
+        _ => false,
     }
 }
 
