@@ -242,8 +242,12 @@ impl Task {
                 }
             },
             Done::Reopened(batch, Err(error)) => {
-                tracing::error!("{error}");
-                self.tell_health(Some(&error.to_string()));
+                let error = error.to_string();
+                // Said once for each kind of trouble, however often it is tried again.
+                if self.health.borrow().store_failure.as_deref() != Some(error.as_str()) {
+                    tracing::error!("{error}");
+                }
+                self.tell_health(Some(&error));
                 *retry_ms = (*retry_ms * 2).min(RETRY_MS.1);
                 Next::Work(reopen(store, batch, *retry_ms))
             }

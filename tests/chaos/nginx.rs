@@ -19,15 +19,33 @@ const TTL_MS: u64 = 6_000;
 
 /// An nginx as people write it for WebSockets, but for the limit.
 fn nginx(binary: &Path, dir: &Path, port: u16, broker: u16) -> Process {
+    let dir_shown = dir.display();
     let conf = format!(
-        "daemon off;\nmaster_process off;\npid {dir}/nginx.pid;\nerror_log stderr;\nevents {{ }}\n\
-         http {{\n  access_log off;\n  client_body_temp_path {dir}/body;\n  proxy_temp_path {dir}/proxy;\n  \
-         fastcgi_temp_path {dir}/fastcgi;\n  uwsgi_temp_path {dir}/uwsgi;\n  scgi_temp_path {dir}/scgi;\n  \
-         server {{\n    listen 127.0.0.1:{port};\n    location / {{\n      \
-         proxy_pass http://127.0.0.1:{broker};\n      proxy_http_version 1.1;\n      proxy_set_header Upgrade $http_upgrade;\n      \
-         proxy_set_header Connection \"upgrade\";\n      proxy_read_timeout {IDLE_S}s;\n      \
-         proxy_send_timeout {IDLE_S}s;\n    }}\n  }}\n}}\n",
-        dir = dir.display(),
+        "daemon off;
+        master_process off;
+        pid {dir_shown}/nginx.pid;
+        error_log stderr;
+        events {{ }}
+        http {{
+            access_log off;
+            client_body_temp_path {dir_shown}/body;
+            proxy_temp_path {dir_shown}/proxy;
+            fastcgi_temp_path {dir_shown}/fastcgi;
+            uwsgi_temp_path {dir_shown}/uwsgi;
+            scgi_temp_path {dir_shown}/scgi;
+            server {{
+                listen 127.0.0.1:{port};
+                location / {{
+                    proxy_pass http://127.0.0.1:{broker};
+                    proxy_http_version 1.1;
+                    proxy_set_header Upgrade $http_upgrade;
+                    proxy_set_header Connection upgrade;
+                    proxy_read_timeout {IDLE_S}s;
+                    proxy_send_timeout {IDLE_S}s;
+                }}
+            }}
+        }}
+        "
     );
     let file = dir.join("nginx.conf");
     std::fs::write(&file, conf).expect("a temporary file can be written");
