@@ -190,7 +190,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             Poll::Pending => stuck = true,
         }
         // After what waited for it: the promise that outlasts the stop may be the last of it.
-        if closing.poll(cx).is_ready() {
+        if self.streak < STREAK_MAX && closing.poll(cx).is_ready() {
             return Poll::Ready(Event::Stopping);
         }
         if self.unflushed && !stuck {

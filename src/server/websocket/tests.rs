@@ -233,6 +233,24 @@ async fn too_many_calls_in_flight_are_refused_one_by_one() {
 }
 
 #[tokio::test]
+async fn what_was_told_before_the_stop_goes_out_before_the_close() {
+    let mut double = Double::start(Limits::default()).await;
+    let mut client = connect(&double).await;
+    let (_, outbox) = double.attached().await;
+    for renewal in 0..100 {
+        let renewed = SessionRenewed { renewal, ..SessionRenewed::default() };
+        let id = crate::protocol::rpc::Id::Number(renewal);
+        outbox.try_send(Box::new(Outgoing::Answer { id, result: Ok(Answer::Renewed(renewed)) })).unwrap();
+    }
+    // At once: all of it is there when the socket looks.
+    double.shared.closing.cancel();
+    for renewal in 0..100 {
+        assert_eq!(text(&mut client).await["id"], json!(renewal));
+    }
+    assert_eq!(closed(&mut client).await.0, 1001);
+}
+
+#[tokio::test]
 async fn stopping_closes_every_socket_and_ends_every_task() {
     let mut double = Double::start(Limits::default()).await;
     let mut client = connect(&double).await;
