@@ -22,8 +22,8 @@ use crate::units::show_duration_ms;
 
 /// How long before its end a hold is warned of, at most.
 const WARN_MS_MAX: u64 = 5 * 60_000;
-/// How long a word of the guard may be under way when the deadline comes.
-const WORD_UNDER_WAY: Duration = Duration::from_millis(100);
+/// How long a word of the guard may take from the socket to here, when it should have come.
+const WORD_UNDER_WAY: Duration = Duration::from_millis(10);
 
 /// How the command came to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,8 +100,8 @@ impl Holding<'_> {
                 caught = self.signals.next() => if !caught.from_terminal {
                     self.link.order(Order::Signal(caught.number));
                 },
-                () = sleep_until(now_state.deadline), if !course.emptied => {
-                    if let Some(finish) = self.at_the_deadline(&mut course).await {
+                () = sleep_until(stand_in_at(&now_state)), if !course.emptied => {
+                    if let Some(finish) = self.in_the_guards_place(&mut course).await {
                         break finish;
                     }
                 }
@@ -169,10 +169,10 @@ impl Holding<'_> {
         }
     }
 
-    /// The deadline has come. A guard that did its work has said so by now, or its word is on the
-    /// way; one that was stopped, or cannot do its work, is killed with all that is below it.
-    async fn at_the_deadline(&mut self, course: &mut Course) -> Option<Finish> {
-        if boot_now() < self.lease.deadline() {
+    /// A guard that did its work at the last moment has said so by now, or its word is here to be
+    /// read; one that was stopped, or cannot do its work, is killed with all that is below it.
+    async fn in_the_guards_place(&mut self, course: &mut Course) -> Option<Finish> {
+        if boot_now() < stand_in_at(&self.lease.state()) {
             return None;
         }
         match tokio::time::timeout(WORD_UNDER_WAY, self.link.word()).await {
@@ -194,6 +194,9 @@ impl Holding<'_> {
             None => (Ending::Failed, exit_code::OWN, "the guard of the command was killed".to_owned()),
         };
         let message = format!("{message}; the command was stopped{left}");
+        if ended != Ending::Failed {
+            self.messages.line(message.clone());
+        }
         Finish { ended, code, command: None, message: Some(message) }
     }
 
@@ -225,6 +228,13 @@ impl Holding<'_> {
             "the hold ends in {left}, and the command with it; `leasehold extend {lease} --by 30m` asks for more"
         ));
     }
+}
+
+/// When `run` does what the guard should have done: behind the guard's own moment, and early enough
+/// that everything is dead at the deadline, as then the broker may lease on.
+fn stand_in_at(state: &LeaseState) -> BootTime {
+    let kill_at = deadline_of(state).kill_at();
+    kill_at.plus(state.deadline.since(kill_at) / 2)
 }
 
 fn finished(status: tree::Ended, course: &mut Course) -> Finish {
