@@ -4,6 +4,7 @@
 //! quotes only, and GitHub's files between lines that no value has.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::Write;
 
@@ -56,14 +57,19 @@ fn github_lines(pairs: &BTreeMap<String, String>, delimiter: &str) -> String {
     pairs.iter().map(|(name, value)| format!("{name}<<{delimiter}\n{value}\n{delimiter}\n")).collect()
 }
 
-/// Writes to the files that GitHub Actions names in the environment: the variables, and as
-/// outputs the same in small letters without our prefix. Answers what has to be printed before.
-pub fn github(environment: &Environment) -> Result<(), Failure> {
+/// The files that GitHub Actions names in the environment: for variables, and for outputs.
+pub fn github_files() -> Result<(OsString, OsString), Failure> {
     let path = |name: &str| {
         std::env::var_os(name)
             .ok_or_else(|| Failure::own(format!("{name} is not set: --format github works in GitHub Actions only")))
     };
-    let (variables, outputs) = (path("GITHUB_ENV")?, path("GITHUB_OUTPUT")?);
+    Ok((path("GITHUB_ENV")?, path("GITHUB_OUTPUT")?))
+}
+
+/// Writes to the files of GitHub Actions: the variables, and as outputs the same in small letters
+/// without our prefix.
+pub fn github(environment: &Environment) -> Result<(), Failure> {
+    let (variables, outputs) = github_files()?;
     let delimiter = format!("leasehold_{}", &clock::random_secret()[..32]);
     let short = |name: &String| name.strip_prefix(PREFIX).unwrap_or(name).to_ascii_lowercase();
     let small = environment.set.iter().filter(|(name, _)| *name != LEASE_KEY);

@@ -167,25 +167,20 @@ impl Keeper<'_> {
         let mut starter = StarterWatch::begin(&self.socket)
             .map_err(|error| Failure::own(format!("the keeper cannot work: {error}")))?;
         let request = self.task.request.clone();
-        let wait = async {
-            let client = granting::open(options, self.messages, self.signals).await?;
-            let lease = granting::wait(&client, request, self.messages, self.signals).await;
-            match lease {
-                Ok(lease) => Ok((client, lease)),
-                Err(not) => {
-                    granting::close(&client).await;
-                    Err(Failure::from(not))
-                }
-            }
-        };
         let pid = self.task.pid;
-        // Leaving here drops the client, which closes the session.
-        let (client, lease) = tokio::select! {
-            granted = wait => granted?,
-            _ = &mut gone => return Err(Failure::own(format!("--while-pid {pid}: the process is gone"))),
-            _ = &mut starter.heard => return Err(Failure::own("nobody waits for the lease any more")),
+        let client = tokio::select! {
+            opened = granting::open(options, self.messages, self.signals) => opened?,
+            why = abandoned(pid, &mut gone, &mut starter) => return Err(why),
         };
-        let code = self.hand_and_hold(lease, gone, starter).await;
+        let granted = tokio::select! {
+            granted = granting::wait(&client, request, self.messages, self.signals) => granted.map_err(Failure::from),
+            why = abandoned(pid, &mut gone, &mut starter) => Err(why),
+        };
+        let code = match granted {
+            Ok(lease) => self.hand_and_hold(lease, gone, starter).await,
+            Err(why) => Err(why),
+        };
+        // On every way out: a session that is only dropped keeps its place for a ttl.
         granting::close(&client).await;
         code
     }
@@ -250,6 +245,14 @@ impl Keeper<'_> {
         }
         tree::signal_one(self.task.pid, self.task.start, Signal::SIGKILL);
         let _ = tokio::time::timeout(RELEASE, gone).await;
+    }
+}
+
+/// Comes when nobody has any use for the lease any more.
+async fn abandoned(pid: i32, gone: &mut oneshot::Receiver<()>, starter: &mut StarterWatch) -> Failure {
+    tokio::select! {
+        _ = gone => Failure::own(format!("--while-pid {pid}: the process is gone")),
+        _ = &mut starter.heard => Failure::own("nobody waits for the lease any more"),
     }
 }
 

@@ -3,7 +3,6 @@
 //! The key is made here and handed to the caller as `LEASEHOLD_LEASE_KEY`; the broker knows its
 //! hash only. Asking goes on by repeating the same request until it is granted or refused.
 
-use std::cell::Cell;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -20,8 +19,10 @@ use crate::protocol::call::ClaimRequest;
 use crate::protocol::info::{ClaimInfo, LeaseInfo};
 use crate::protocol::rpc::Id;
 
-/// How long one request waits at the broker for a grant.
-const PATH: &str = "/v1/leases?wait_ms=15000";
+/// Asks without waiting: the first time, so that it is said at once what is waited for.
+const ASK: &str = "/v1/leases?wait_ms=0";
+/// Waits at the broker for a grant.
+const WAIT: &str = "/v1/leases?wait_ms=15000";
 /// Between two attempts when nobody answers.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -51,22 +52,27 @@ pub fn acquire(command: &AcquireCommand, globals: &Globals) -> Result<u8, Failur
     let messages = Messages::to_stderr();
     let lease = broker.block_on(async {
         let mut signals = Signals::new(&held).map_err(own)?;
-        let claim = Cell::new(None);
         tokio::select! {
-            lease = until_granted(&broker, &body, command.claim.connect_timeout, &messages, &claim) => {
+            lease = until_granted(&broker, &body, command.claim.connect_timeout, &messages) => {
                 lease.map_err(Failure::from)
             }
             caught = signals.next() => {
-                cancel(&broker, claim.get()).await;
+                let _ = tokio::time::timeout(GOODBYE, give_up(&broker, &body)).await;
                 Err(NotGranted::interrupted(caught).into())
             }
         }
     });
     messages.flush();
     let lease = lease?;
-    let (handed, _) = hand_over(&lease, &globals.url, command.secrets, Some(&key))?;
-    command.print(&handed)?;
-    Ok(exit_code::DONE)
+    let told =
+        hand_over(&lease, &globals.url, command.secrets, Some(&key)).and_then(|(handed, _)| command.print(&handed));
+    if told.is_err() {
+        // Nobody knows of it, so nobody would give it back.
+        broker.block_on(async {
+            let _ = tokio::time::timeout(GOODBYE, release(&broker, lease.lease)).await;
+        });
+    }
+    told.map(|()| exit_code::DONE)
 }
 
 async fn until_granted(
@@ -74,16 +80,16 @@ async fn until_granted(
     body: &[u8],
     connect_timeout_ms: u64,
     messages: &Messages,
-    claim: &Cell<Option<u64>>,
 ) -> Result<LeaseInfo, NotGranted> {
     let mut heard = boot_now();
+    let mut path = ASK;
     let mut said: Option<waiting::Gist> = None;
     loop {
-        match ask(broker, body).await {
+        match ask(broker, path, body).await {
             Ok(Asked::Granted(lease)) => return Ok(*lease),
             Ok(Asked::Queued(info)) => {
                 heard = boot_now();
-                claim.set(Some(info.claim));
+                path = WAIT;
                 let gist = waiting::gist(&info);
                 if said.as_ref() != Some(&gist) {
                     messages.line(waiting::line(&info));
@@ -103,18 +109,28 @@ enum Asked {
     Queued(Box<ClaimInfo>),
 }
 
-async fn ask(broker: &Broker, body: &[u8]) -> Result<Asked, ClientError> {
-    let answer = broker.send("POST", PATH, Some(body.to_vec())).await?;
+async fn ask(broker: &Broker, path: &str, body: &[u8]) -> Result<Asked, ClientError> {
+    let answer = broker.send("POST", path, Some(body.to_vec())).await?;
     match answer.status {
         202 => answer.json().map(Asked::Queued),
         _ => answer.json().map(Asked::Granted),
     }
 }
 
-/// Leaves the queue. A broker that does not answer drops the claim by itself, a ttl later.
-async fn cancel(broker: &Broker, claim: Option<u64>) {
-    if let Some(claim) = claim {
-        let path = format!("/v1/claims/{claim}/cancel");
-        let _ = tokio::time::timeout(GOODBYE, broker.send("POST", &path, Some(b"{}".to_vec()))).await;
+/// Leaves the queue, or gives back what was granted at that very moment: asking again tells which.
+/// A broker that does not answer drops either by itself, a ttl later.
+async fn give_up(broker: &Broker, body: &[u8]) {
+    match ask(broker, ASK, body).await {
+        Ok(Asked::Queued(info)) => {
+            let path = format!("/v1/claims/{}/cancel", info.claim);
+            let _ = broker.send("POST", &path, Some(b"{}".to_vec())).await;
+        }
+        Ok(Asked::Granted(lease)) => release(broker, lease.lease).await,
+        Err(_) => {}
     }
+}
+
+async fn release(broker: &Broker, lease: u64) {
+    let path = format!("/v1/leases/{lease}/release");
+    let _ = broker.send("POST", &path, Some(b"{}".to_vec())).await;
 }

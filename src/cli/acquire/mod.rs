@@ -122,6 +122,10 @@ impl AcquireCommand {
             let why = "nobody would be there to remove the file";
             return Err(Failure::own(format!("--no-keeper has no --secrets file: {why}. Use --secrets env")));
         }
+        if self.format == Format::Github {
+            // Before anything is waited for.
+            format::github_files()?;
+        }
         Ok(())
     }
 
