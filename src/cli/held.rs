@@ -82,11 +82,14 @@ impl Which {
         }
     }
 
-    /// The broker, asked under the key of the environment's lease; another lease has another key.
-    fn broker(&self, globals: &Globals, lease: u64) -> Result<Broker, Failure> {
+    /// The key of the environment's lease; another lease has another key.
+    fn key(lease: u64) -> Option<String> {
         let of_environment = std::env::var(LEASE).ok().is_none_or(|text| text.parse() == Ok(lease));
-        let key = std::env::var(LEASE_KEY).ok().filter(|key| of_environment && !key.is_empty());
-        Ok(Broker::new(globals)?.under(key))
+        std::env::var(LEASE_KEY).ok().filter(|key| of_environment && !key.is_empty())
+    }
+
+    fn broker(globals: &Globals, lease: u64) -> Result<Broker, Failure> {
+        Ok(Broker::new(globals)?.under(Self::key(lease)))
     }
 }
 
@@ -95,7 +98,7 @@ impl ReleaseCommand {
     pub fn execute(self, globals: &Globals) -> Result<u8, Failure> {
         let lease = self.which.lease()?;
         let body = self.outcome.map_or_else(|| json!({}), |outcome| json!({"outcome": outcome.as_str()}));
-        let broker = self.which.broker(globals, lease)?;
+        let broker = Which::broker(globals, lease)?;
         let released: LeaseReleased = broker.post(&format!("/v1/leases/{lease}/release"), &body)?;
         if self.which.json {
             output::print(&output::json(&released)?)?;
@@ -112,7 +115,7 @@ impl ExtendCommand {
     /// Does it. The end is sent as a moment, so that a repeat on the way does not add up.
     pub fn execute(self, globals: &Globals) -> Result<u8, Failure> {
         let lease = self.which.lease()?;
-        let broker = self.which.broker(globals, lease)?;
+        let broker = Which::broker(globals, lease)?;
         let now: LeaseInfo = broker.get(&format!("/v1/leases/{lease}"))?;
         let Some(until) = now.until else {
             return Err(Failure::refused(format!("lease {lease} has no end that could be moved")));
@@ -133,7 +136,13 @@ impl RenewCommand {
     /// Does it.
     pub fn execute(self, globals: &Globals) -> Result<u8, Failure> {
         let lease = self.which.lease()?;
-        let broker = self.which.broker(globals, lease)?;
+        if Which::key(lease).is_none() {
+            return Err(Failure::refused(format!(
+                "lease {lease} cannot be renewed without its key: set {LEASE_KEY} to what `leasehold acquire \
+                 --no-keeper` printed. `run`, `acquire` and keepers renew theirs by themselves"
+            )));
+        }
+        let broker = Which::broker(globals, lease)?;
         let renewed: SessionRenewed = broker.post(&format!("/v1/leases/{lease}/renew"), &json!({}))?;
         if self.which.json {
             output::print(&output::json(&renewed)?)?;
