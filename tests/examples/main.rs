@@ -151,7 +151,6 @@ fn the_lab_of_the_readme_has_the_phones_that_the_examples_ask_for() {
 /// Two workers have one phone each for all of their tests, and give them back: a second run finds
 /// both free.
 #[test]
-#[ignore = "needs `leasehold acquire`"]
 fn pytest_holds_one_phone_per_worker() {
     let Some(python) = tool("LEASEHOLD_TEST_PYTHON") else { return };
     let broker = Broker::with_inventory(LAB_OF_TWO);
