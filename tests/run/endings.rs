@@ -63,7 +63,7 @@ fn revoking_stops_a_run_and_gives_the_phone_to_the_next() {
     let mut next = broker.session("next@desk");
     assert_eq!(next.acquire(&["phone"])["state"], "queued");
     broker.cli(&["lease", "revoke", &held(&broker), "--reason", "needed for a demo"]).exits(0);
-    // The ttl is a minute: it came because run gave it back, after the grace it was given.
+    // The ttl is ten minutes: it came because run gave it back, after the grace it was given.
     next.notice("lease.granted");
     assert!(!fifo.is_open(), "the phone was leased on under a living command");
     let output = run.wait().exits(120);

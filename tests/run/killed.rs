@@ -18,7 +18,7 @@ fn killing_run_ends_all_it_started_and_frees_the_phone_long_before_the_ttl() {
 
     killed.signal(Signal::SIGKILL);
     let granted = next.notice("lease.granted");
-    // Everything was gone before the guard gave the phone back; the ttl is a minute.
+    // Everything was gone before the guard gave the phone back; the ttl is ten minutes.
     assert!(!fifo.is_open(), "the phone was leased on under a living command: {granted}");
     let ended = broker.sh("lease ls --all --json").exits(0).json();
     let ended =

@@ -27,12 +27,12 @@ mod witness;
 use common::broker::Broker;
 use common::process::Process;
 
-/// One phone, with a ttl that no test waits for.
+/// One phone, with a ttl that no test waits for: what comes back was given back.
 const ONE_PHONE: &str = r#"
 [[pool]]
 name = "phone"
 max_hold = "2h"
-ttl = "60s"
+ttl = "10m"
 
 [[resource]]
 name = "pixel"

@@ -28,7 +28,7 @@ impl Lab {
 
     fn setup(&self) -> Setup {
         Broker::with(&format!(
-            "[[pool]]\nname = \"phone\"\nttl = \"60s\"\n[[resource]]\nname = \"pixel\"\npool = \"phone\"\n\
+            "[[pool]]\nname = \"phone\"\nttl = \"10m\"\n[[resource]]\nname = \"pixel\"\npool = \"phone\"\n\
              labels = {{ safe = true }}\n\
              secrets = {{ pin = {{ env = \"PIXEL_PIN\" }}, sim-cert = {{ file = \"{}\" }} }}\n\
              [[pool]]\nname = \"net\"\n[[resource]]\nname = \"vlan\"\npool = \"net\"\n",

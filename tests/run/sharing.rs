@@ -30,7 +30,7 @@ fn two_runners_use_one_phone_one_after_the_other() {
 fn twice_as_many_runs_as_phones_all_finish() {
     const PHONES: usize = 3;
     let broker = Broker::with_inventory(
-        "[[pool]]\nname = \"phone\"\nttl = \"60s\"\n[[resource]]\nname = \"pixel-{1..3}\"\npool = \"phone\"\n",
+        "[[pool]]\nname = \"phone\"\nttl = \"10m\"\n[[resource]]\nname = \"pixel-{1..3}\"\npool = \"phone\"\n",
     );
     let witness = Exclusive::new();
     // The first ones stay until somebody waits for each of them.
