@@ -234,7 +234,7 @@ impl Holding<'_> {
 /// that everything is dead at the deadline, as then the broker may lease on.
 fn stand_in_at(state: &LeaseState) -> BootTime {
     let kill_at = deadline_of(state).kill_at();
-    kill_at.plus(state.deadline.since(kill_at) / 2)
+    kill_at.plus(state.deadline.since(kill_at) / 4)
 }
 
 fn finished(status: tree::Ended, course: &mut Course) -> Finish {
