@@ -1,10 +1,12 @@
 //! A broker in a directory of its own: started, killed, stopped and started again.
 
 use std::ffi::OsStr;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
+use tokio::net::TcpSocket;
 
 use super::http;
 use super::process::{self, Output, Process};
@@ -54,7 +56,8 @@ impl Setup {
         if let Some(config) = &self.config {
             std::fs::write(dir.path().join("leasehold.toml"), config).expect("a temporary file can be written");
         }
-        let mut broker = Broker { process: None, earlier: String::new(), port: 0, dir, setup: self };
+        let (reserved, port) = reserve_port();
+        let mut broker = Broker { process: None, earlier: String::new(), port, _reserved: reserved, dir, setup: self };
         broker.start();
         broker
     }
@@ -66,6 +69,9 @@ pub struct Broker {
     /// What its earlier processes printed to stderr.
     earlier: String,
     port: u16,
+    /// Keeps the port while the broker is down: another test's broker there would tell its clients
+    /// that it never heard of their sessions.
+    _reserved: TcpSocket,
     dir: tempfile::TempDir,
     setup: Setup,
 }
@@ -217,6 +223,16 @@ impl Broker {
     pub fn http(&self, method: &str, path: &str, body: Option<&serde_json::Value>) -> http::Answer {
         http::request(self.port, method, path, &[], body)
     }
+}
+
+/// A port that the system gives to nobody who asks for any, bound and not listened on: a broker
+/// that names it gets it.
+fn reserve_port() -> (TcpSocket, u16) {
+    let socket = TcpSocket::new_v4().expect("a socket can be made");
+    socket.set_reuseaddr(true).expect("an option of TCP can be set");
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port is free");
+    let port = socket.local_addr().expect("it is bound").port();
+    (socket, port)
 }
 
 impl Drop for Broker {

@@ -48,7 +48,7 @@ fn a_stopped_run_has_lost_its_command_before_the_phone_is_leased_on() {
 
 #[test]
 fn a_stopped_guard_is_stood_in_for() {
-    let broker = Broker::with_inventory(ONE_PHONE_3S);
+    let broker = Broker::with_inventory(&ONE_PHONE_3S.replace("3s", "6s"));
     let mut fifo = Fifo::new();
     let mut run = run(&broker, &[], &fifo.script(FAMILY));
     fifo.wait_for("abcde");
