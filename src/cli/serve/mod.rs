@@ -78,7 +78,9 @@ impl ServeCommand {
         // A log that cannot be written, its disk is full, must not be the broker's end; setting it
         // up fails only where a test has set another one before.
         let _ = log.log_internal_errors(false).try_init();
-        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        // One thread for everybody: there is one writer, and a hand-over between threads costs more
+        // than what is done on either side of it. The store has a thread of its own.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| Failure::refused(format!("the broker cannot start threads: {error}")))?;
         let done = runtime.block_on(serve(settings));
         runtime.shutdown_timeout(GOODBYE);
