@@ -6,6 +6,7 @@
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -69,9 +70,12 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts `command` with pipes for all three streams.
+    /// Starts `command` with pipes for all three streams, in a process group of its own: tests stop
+    /// and kill what stands in it, and the kernel hangs up on a whole group that is left behind by
+    /// its last parent with a stopped process in it, which must not be the tests' group.
     pub fn start(command: &mut Command) -> Self {
         let mut child = command
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
