@@ -13,7 +13,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
 use leasehold::clock::boot_now;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigHandler, Signal};
 use nix::unistd::Pid;
 
 use super::wait::{self, PATIENCE};
@@ -69,11 +69,22 @@ pub struct Process {
     ended: Option<ExitStatus>,
 }
 
+/// Takes back that SIGINT and SIGQUIT are ignored, which whoever started the tests in the background
+/// of a script has left to them and they would leave to every process they start.
+#[expect(unsafe_code, reason = "the default action is no handler, so none can be unsafe")]
+fn heed_interrupts() {
+    for signal in [Signal::SIGINT, Signal::SIGQUIT] {
+        // SAFETY: as above; no code of this process runs on the signal.
+        unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }.expect("both signals have a default action");
+    }
+}
+
 impl Process {
     /// Starts `command` with pipes for all three streams, in a process group of its own: tests stop
     /// and kill what stands in it, and the kernel hangs up on a whole group that is left behind by
     /// its last parent with a stopped process in it, which must not be the tests' group.
     pub fn start(command: &mut Command) -> Self {
+        heed_interrupts();
         let mut child = command
             .process_group(0)
             .stdin(Stdio::piped())
