@@ -78,6 +78,9 @@ fn waits_for(broker: &Broker, item: &WaitingInfo, index: usize) -> String {
     if let Some(blocked) = &item.blocked {
         return blocked.clone();
     }
+    if let Some(capped) = &item.capped {
+        return capped.clone();
+    }
     // It may be granted or gone by now: then there is nothing to tell of it.
     let claim: Option<ClaimInfo> =
         if index < ASKED_MAX { broker.get(&format!("/v1/claims/{}", item.claim)).ok() } else { None };

@@ -47,7 +47,7 @@ fn text(status: &StatusInfo, screen: Screen) -> String {
         text.push_str("no pools yet: add resources with `leasehold resource apply FILE`\n");
         return text;
     }
-    let mut table = Table::new(&["POOL", "RESOURCES", "SLOTS", "FREE", "LEASED", "OUT", "WAITING"]);
+    let mut table = Table::new(&["POOL", "RESOURCES", "SLOTS", "FREE", "LEASED", "COOLING", "OUT", "WAITING"]);
     for pool in &status.pools {
         table.row([
             Cell::from(pool.pool.as_str()),
@@ -55,6 +55,7 @@ fn text(status: &StatusInfo, screen: Screen) -> String {
             pool.slots.to_string().into(),
             pool.slots_free.to_string().into(),
             pool.slots_leased.to_string().into(),
+            pool.slots_cooling.to_string().into(),
             pool.out.to_string().into(),
             pool.waiting.to_string().into(),
         ]);
@@ -86,6 +87,7 @@ mod tests {
                 slots: 4,
                 slots_free: 1,
                 slots_leased: 2,
+                slots_cooling: 0,
                 out: 1,
                 waiting: 0,
             }],
@@ -98,6 +100,6 @@ mod tests {
         let text = text(&status, Screen::default());
         assert!(text.contains("not applied  line 3: unknown key\n"), "{text}");
         assert!(text.contains("serving for  1m01s\n"), "{text}");
-        assert!(text.ends_with("phone  4          4      1     2       1    0\n"), "{text}");
+        assert!(text.ends_with("phone  4          4      1     2       0        1    0\n"), "{text}");
     }
 }

@@ -14,6 +14,7 @@ pub fn line(claim: &ClaimInfo) -> String {
     let place = claim.place.map_or_else(|| "in the queue".to_owned(), |place| format!("place {place}"));
     let mut parts = Vec::new();
     parts.extend(claim.blocked.clone());
+    parts.extend(claim.capped.clone());
     parts.extend(claim.in_the_way.iter().map(|other| held(other, claim.now)));
     if parts.is_empty() {
         return format!("waiting, {place}");
@@ -37,7 +38,7 @@ pub type Gist = (Option<u64>, Option<String>, Vec<(String, u64)>);
 #[must_use]
 pub fn gist(claim: &ClaimInfo) -> Gist {
     let others = claim.in_the_way.iter().map(|other| (other.resource.clone(), other.lease)).collect();
-    (claim.place, claim.blocked.clone(), others)
+    (claim.place, claim.blocked.clone().or_else(|| claim.capped.clone()), others)
 }
 
 #[cfg(test)]

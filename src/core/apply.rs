@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::event::Event;
 use super::fold;
-use super::inventory::{OnDrop, Origin, Pending, Pool, ResourceSpec};
+use super::inventory::{Origin, Pending, Pool, ResourceSpec};
 use super::limits::{LABELS_PER_RESOURCE_MAX, SLOTS_MAX, VALUE_BYTES_MAX};
 use super::refusal::{Code, Refusal};
 use super::state::State;
@@ -161,8 +161,7 @@ fn emptied(state: &State, leaves: ResourceId) -> Option<Event> {
 
 /// The policy of a pool that is only named.
 fn default_pool(name: &Key) -> Arc<Pool> {
-    let on_drop = OnDrop::default();
-    Arc::new(Pool { name: name.clone(), max_hold_ms: None, ttl_ms: None, on_drop, identity: None })
+    Arc::new(Pool::named(name.clone()))
 }
 
 /// Whether a label or property (`what` says which) can have this value.

@@ -16,7 +16,8 @@ use std::sync::Arc;
 use super::claim::{Claim, ClaimEnd, Seniority};
 use super::command::{Command, Reply};
 use super::event::Event;
-use super::inventory::Pool;
+use super::inventory::{Cooling, Pool};
+use super::lease::Lease;
 use super::limits::Limits;
 use super::refusal::{Code, Refusal};
 use super::schedule::{Ask, Kept, Scheduler, Verdict};
@@ -202,6 +203,7 @@ impl Broker {
                 Deadline::Wait(claim) => self.end_claim(now, claim, ClaimEnd::TimedOut),
                 Deadline::Hold(lease) => self.begin_ending(now, lease, super::lease::LeaseEnd::HoldEnded),
                 Deadline::Keyed(key) => self.emit(now, Event::KeyedForgotten { key }),
+                Deadline::Cooled(resource) => self.emit(now, Event::ResourceCooled { resource }),
             }
         }
     }
@@ -229,8 +231,15 @@ impl Broker {
                 self.selections.restand(&self.state, *resource);
                 self.touch_resource(*resource, true);
             }
+            Event::ResourceCooling { resource, .. } => self.selections.restand(&self.state, *resource),
+            Event::ResourceCooled { resource } => {
+                self.selections.restand(&self.state, *resource);
+                self.touch_resource(*resource, false);
+            }
             Event::PoolSet { pool, .. } => {
                 self.reviewed.insert(pool.name.clone());
+                // Its caps may let somebody through now.
+                self.dirty.insert(pool.name.clone());
             }
             Event::ClaimQueued { claim } => self.touch_claim(&claim.spec.needs),
             Event::LeaseGranted { lease } => {
@@ -250,13 +259,24 @@ impl Broker {
     }
 
     /// Frees the picks of a lease that is over, and does what waited for that.
-    pub(super) fn freed(&mut self, now: LabTime, resources: impl IntoIterator<Item = ResourceId>) {
+    pub(super) fn freed(&mut self, now: LabTime, lease: &Lease, resources: impl IntoIterator<Item = ResourceId>) {
         for resource in resources {
+            self.cool(now, lease, resource);
             self.selections.restand(&self.state, resource);
             self.touch_resource(resource, false);
             for event in super::apply::due_pending(&self.state, resource) {
                 self.emit(now, event);
             }
+        }
+    }
+
+    /// What the lease gave back of the resource goes to nobody for as long as its pool says.
+    fn cool(&mut self, now: LabTime, lease: &Lease, resource: ResourceId) {
+        let cooldown_ms = self.pool(&self.state.resource(resource).spec.pool).map_or(0, |pool| pool.cooldown_ms);
+        if cooldown_ms > 0 {
+            let slots = lease.picks.iter().filter(|pick| pick.resource == resource).map(|pick| pick.slots).sum();
+            let cooling = Cooling { until: now.plus(cooldown_ms), slots };
+            self.emit(now, Event::ResourceCooling { resource, cooling });
         }
     }
 
@@ -322,17 +342,26 @@ impl Broker {
         if self.dirty.is_empty() || !self.grants() {
             return;
         }
-        let mut kept = Kept::default();
         let dirty = std::mem::take(&mut self.dirty);
         let pools = self.spread(dirty);
+        // A grant may fill its owner's cap, so that a senior of it keeps back nothing any more.
+        while self.pass(now, &pools) {}
+    }
+
+    /// Goes through the queue of the pools once. Whether a grant changed what a cap means for a
+    /// claim that was considered before it.
+    fn pass(&mut self, now: LabTime, pools: &[Key]) -> bool {
+        let mut kept = Kept::default();
+        let mut again = false;
         let mut after: Option<Seniority> = None;
-        while let Some(next) = self.next_waiting(&pools, after) {
-            if !self.has_left(&pools, &kept) {
+        while let Some(next) = self.next_waiting(pools, after) {
+            if !self.has_left(pools, &kept) {
                 break;
             }
             after = Some(next);
-            self.consider(now, next.claim, &mut kept);
+            again |= self.consider(now, next.claim, &mut kept) && self.fills_a_cap();
         }
+        again
     }
 
     /// What seniors of a newcomer keep back, so that it sees only what is left.
@@ -350,18 +379,27 @@ impl Broker {
         kept
     }
 
-    /// Judges one waiting claim: grants it, or lets it keep back.
-    fn consider(&mut self, now: LabTime, id: ClaimId, kept: &mut Kept) {
+    /// Judges one waiting claim: grants it, or lets it keep back. Whether it was granted.
+    fn consider(&mut self, now: LabTime, id: ClaimId, kept: &mut Kept) -> bool {
         let claim = self.state.claims[&id].clone();
         let here = self.connected.contains(&claim.session);
         if !here && !self.away.contains(&claim.session) {
-            return;
+            return false;
         }
         let here = here && self.grants();
         let selections = &self.asks[&id];
+        if self.waits_for_cap(&claim, selections, kept) {
+            if claim.pin.is_some() {
+                self.emit(now, Event::ClaimPinned { claim: id, pin: None });
+            }
+            return false;
+        }
         let verdict = self.scheduler().judge(Ask { spec: &claim.spec, selections, pin: claim.pin.as_ref() }, kept);
         match verdict {
-            Ok(Verdict::Grant(picks)) if here => self.grant(now, &claim, picks),
+            Ok(Verdict::Grant(picks)) if here => {
+                self.grant(now, &claim, picks);
+                return true;
+            }
             // Its session may come back any moment, or the store; until then its share waits for it.
             Ok(Verdict::Grant(picks)) => {
                 for pick in picks {
@@ -380,6 +418,7 @@ impl Broker {
             Ok(Verdict::Wait) => {}
             Err(_) => self.end_claim(now, id, ClaimEnd::Refused(too_complex(&claim))),
         }
+        false
     }
 
     /// The pools, and those that claims waiting for them wait for as well: what such a claim

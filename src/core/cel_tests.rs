@@ -29,6 +29,7 @@ fn resource(labels: &[(&str, Value)]) -> Resource {
         last_used: LabTime(0),
         holders: BTreeSet::new(),
         slots_used: 0,
+        cooling: Vec::new(),
     }
 }
 

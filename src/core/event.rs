@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::claim::{Blocked, Claim, ClaimEnd, Pin};
-use super::inventory::{Origin, Pending, Pool, ResourceSpec};
+use super::inventory::{Cooling, Origin, Pending, Pool, ResourceSpec};
 use super::lease::{Ending, Lease, LeaseEnd, Outcome};
 use super::session::{SecretHash, SessionEnd, SessionKind};
 use super::types::{ClaimId, Key, LabTime, LeaseId, Owner, ResourceId, SessionId};
@@ -218,6 +218,18 @@ pub enum Event {
         /// The resources freed.
         resources: Vec<ResourceId>,
     },
+    /// Slots that a lease gave back go to nobody before then (a pool's `cooldown`).
+    ResourceCooling {
+        /// Which.
+        resource: ResourceId,
+        /// How many, until when.
+        cooling: Cooling,
+    },
+    /// Slots have cooled: those whose time has come are free.
+    ResourceCooled {
+        /// Which.
+        resource: ResourceId,
+    },
     /// The outcome of a lease without a socket is remembered no more.
     KeyedForgotten {
         /// The hash of its key.
@@ -256,6 +268,8 @@ impl Event {
             Self::LeaseEnding { .. } => "lease_ending",
             Self::LeaseEnded { .. } => "lease_ended",
             Self::PicksFreed { .. } => "picks_freed",
+            Self::ResourceCooling { .. } => "resource_cooling",
+            Self::ResourceCooled { .. } => "resource_cooled",
             Self::KeyedForgotten { .. } => "keyed_forgotten",
         }
     }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::broker::Broker;
+use super::caps::Share;
 use super::event::Event;
 use super::lease::Lease;
 use super::limits::{FENCE_MAX, KEYED_KEPT_MS};
@@ -57,6 +58,7 @@ impl Witness {
     pub fn see(&mut self, at: LabTime, event: &Event) -> Result<(), String> {
         if let Event::LeaseGranted { lease } = event {
             fence_grows(&self.state, lease)?;
+            within_caps(&self.state, lease)?;
             slots_were_free(&self.state, lease)?;
             all_that_was_asked(&self.state, lease)?;
         }
@@ -96,6 +98,23 @@ fn slots_were_free(state: &State, lease: &Lease) -> Result<(), String> {
         })?;
         hold("nothing out of use is given", resource.is_grantable(), || {
             format!("lease {} took {}, which is {:?}", lease.id, resource.spec.name, resource.marks)
+        })?;
+    }
+    Ok(())
+}
+
+/// No owner holds more of a pool than its policy says, also with this one.
+fn within_caps(state: &State, lease: &Lease) -> Result<(), String> {
+    for pool in state.pools.values() {
+        let Some(most) = pool.pool.max_per_owner else { continue };
+        let inside = |lease: &Lease| {
+            let picks = lease.picks.iter().filter(|pick| !lease.freed.contains(&pick.resource));
+            picks.filter(|pick| pool.members.contains(&pick.resource)).count()
+        };
+        let own = state.leases.values().filter(|held| held.owner.name == lease.owner.name);
+        let held: usize = own.map(|held| inside(held)).sum();
+        hold("caps per owner", inside(lease) == 0 || held + inside(lease) <= most as usize, || {
+            format!("{} holds {held} of {} and got {lease:?}", lease.owner, pool.pool.name)
         })?;
     }
     Ok(())
@@ -150,6 +169,7 @@ fn books(state: &State) -> Result<(), String> {
     requests(state)?;
     names(state)?;
     queues(state)?;
+    owners(state)?;
     deadlines(state)
 }
 
@@ -245,13 +265,37 @@ fn queues(state: &State) -> Result<(), String> {
     Ok(())
 }
 
+/// What each owner has of a pool is what its leases and claims say, where the policy asks for it.
+fn owners(state: &State) -> Result<(), String> {
+    for (key, pool) in &state.pools {
+        let mut owners: BTreeMap<_, Share> = BTreeMap::new();
+        if pool.pool.counts_owners() {
+            for lease in state.leases.values() {
+                let picks = lease.picks.iter().filter(|pick| !lease.freed.contains(&pick.resource));
+                for _ in picks.filter(|pick| state.resource(pick.resource).spec.pool == *key) {
+                    owners.entry(lease.owner.name.clone()).or_default().held += 1;
+                }
+            }
+            for claim in state.claims.values().filter(|claim| State::pools_of(claim).contains(key)) {
+                owners.entry(claim.owner.name.clone()).or_default().waiting.insert(claim.seniority);
+            }
+        }
+        hold("owners of a pool", pool.owners == owners, || format!("{key}: {:?} is not {owners:?}", pool.owners))?;
+    }
+    Ok(())
+}
+
 fn deadlines(state: &State) -> Result<(), String> {
     let waits = state.claims.values().filter_map(|claim| Some((claim.wait_until?, Deadline::Wait(claim.id))));
     let active = state.leases.values().filter(|lease| lease.ending.is_none());
     let holds = active.filter_map(|lease| Some((lease.until?, Deadline::Hold(lease.id))));
     let keyed =
         state.keyed.iter().map(|(key, record)| (record.ended_at.plus(KEYED_KEPT_MS), Deadline::Keyed(key.clone())));
-    let due: BTreeSet<_> = waits.chain(holds).chain(keyed).collect();
+    let cooling = state
+        .resources
+        .values()
+        .flat_map(|resource| resource.cooling.iter().map(|cooling| (cooling.until, Deadline::Cooled(resource.id))));
+    let due: BTreeSet<_> = waits.chain(holds).chain(keyed).chain(cooling).collect();
     hold("deadlines", state.deadlines == due, || format!("{:?} is not {due:?}", state.deadlines))
 }
 

@@ -34,6 +34,48 @@ pub struct Pool {
     pub on_drop: OnDrop,
     /// No two resources may have this property alike, wherever they come from.
     pub identity: Option<Key>,
+    /// How long slots that were released go to nobody, milliseconds of lab time; 0: not at all.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cooldown_ms: u64,
+    /// Resources of the pool that the leases of one owner hold together, ending ones too. One
+    /// that several leases share counts for each. A claim beyond it waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_per_owner: Option<u32>,
+    /// Claims of one owner that wait for the pool; one more is refused as `too_many_claims`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_waiting_per_owner: Option<u32>,
+    /// Highest priority of a claim on the pool; a higher one is refused as `priority_too_high`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_priority: Option<i8>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
+const fn is_zero(ms: &u64) -> bool {
+    *ms == 0
+}
+
+impl Pool {
+    /// The policy of a pool that is only named.
+    #[must_use]
+    pub const fn named(name: Key) -> Self {
+        Self {
+            name,
+            max_hold_ms: None,
+            ttl_ms: None,
+            on_drop: OnDrop::AfterTtl,
+            identity: None,
+            cooldown_ms: 0,
+            max_per_owner: None,
+            max_waiting_per_owner: None,
+            max_priority: None,
+        }
+    }
+
+    /// Whether it has to be known what each owner has of the pool.
+    #[must_use]
+    pub const fn counts_owners(&self) -> bool {
+        self.max_per_owner.is_some() || self.max_waiting_per_owner.is_some()
+    }
 }
 
 /// Where a resource comes from. Each origin changes and removes only its own.
@@ -125,6 +167,15 @@ pub enum Pending {
     Removal,
 }
 
+/// Slots that were released and go to nobody for a while (a pool's `cooldown`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Cooling {
+    /// When they are free.
+    pub until: LabTime,
+    /// How many.
+    pub slots: u32,
+}
+
 /// One leasable thing.
 #[derive(Clone, Debug)]
 pub struct Resource {
@@ -144,13 +195,21 @@ pub struct Resource {
     pub holders: BTreeSet<LeaseId>,
     /// Slots those leases hold together. More than `spec.slots` after the slots were made fewer.
     pub slots_used: u32,
+    /// Slots that were released and cool, soonest free first.
+    pub cooling: Vec<Cooling>,
 }
 
 impl Resource {
-    /// Slots nobody holds.
+    /// Slots that nobody holds and that do not cool.
     #[must_use]
     pub fn slots_free(&self) -> u32 {
-        self.spec.slots.saturating_sub(self.slots_used)
+        self.spec.slots.saturating_sub(self.slots_used).saturating_sub(self.slots_cooling())
+    }
+
+    /// Slots that cool.
+    #[must_use]
+    pub fn slots_cooling(&self) -> u32 {
+        self.cooling.iter().map(|cooling| cooling.slots).sum()
     }
 
     /// Whether it can be given to a new holder at all, free or not: neither drained, quarantined

@@ -69,6 +69,8 @@ pub const PRIORITY_MAX: i8 = 10;
 /// For this long at most after a broker accepts connections, a claim whose session has not come
 /// back yet keeps back as if it were there, milliseconds.
 pub const RETURN_GRACE_MS_MAX: u64 = 30_000;
+/// The largest `max_waiting_per_owner` that a pool can have.
+pub const WAITING_PER_OWNER_MAX: usize = 1_000_000;
 /// The largest fence, and the largest whole number a JSON reader must be trusted with.
 pub const FENCE_MAX: u64 = (1 << 53) - 1;
 /// Interned selections without a waiting claim that a pool keeps for the next claim alike.

@@ -11,6 +11,7 @@
 
 pub mod apply;
 pub mod broker;
+pub mod caps;
 pub mod cel;
 pub mod claim;
 pub mod command;

@@ -36,6 +36,10 @@ pub enum Code {
     WouldDeadlock,
     /// Longer than a pool's `max_hold`.
     HoldTooLong,
+    /// Higher than a pool's `max_priority`.
+    PriorityTooHigh,
+    /// More than a pool's `max_per_owner` by itself.
+    OverCap,
     /// Matching ran out of steps.
     TooComplex,
     /// No such lease, claim, session, pool or resource.
@@ -88,6 +92,8 @@ impl Code {
         Self::Unavailable,
         Self::WouldDeadlock,
         Self::HoldTooLong,
+        Self::PriorityTooHigh,
+        Self::OverCap,
         Self::TooComplex,
         Self::NotFound,
         Self::Forbidden,
@@ -122,6 +128,8 @@ impl Code {
             Self::Unavailable => "unavailable_resources",
             Self::WouldDeadlock => "would_deadlock",
             Self::HoldTooLong => "hold_too_long",
+            Self::PriorityTooHigh => "priority_too_high",
+            Self::OverCap => "over_cap",
             Self::TooComplex => "too_complex",
             Self::NotFound => "not_found",
             Self::Forbidden => "forbidden",

@@ -6,6 +6,7 @@
 //! judges one claim against what is left; `broker.rs` walks the queue.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::claim::{ClaimSpec, Pin};
 use super::inventory::Resource;
@@ -23,6 +24,8 @@ pub struct Kept {
     slots: BTreeMap<ResourceId, u32>,
     /// Per pool, so that a pass can stop where nothing is left.
     pools: BTreeMap<Key, u64>,
+    /// Owners a cap of the pool holds up, so that their later claims wait behind the first.
+    pub(super) capped: BTreeSet<(Arc<str>, Key)>,
 }
 
 impl Kept {

@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::caps::Share;
 use super::claim::{Claim, Seniority};
 use super::event::Event;
-use super::inventory::{Mark, Marks, Origin, Pool, Resource, ResourceSpec};
+use super::inventory::{Cooling, Mark, Marks, Origin, Pool, Resource, ResourceSpec};
 use super::lease::{Lease, Pick};
 use super::session::{OpenRequest, RequestEnd, Requests, SecretHash, Session, SessionKind};
 use super::tables::{
@@ -30,6 +31,8 @@ pub struct PoolState {
     pub queue: BTreeSet<Seniority>,
     /// Those of them that wait for other pools too.
     pub spanning: BTreeSet<ClaimId>,
+    /// What each owner has of it, where its policy asks for that.
+    pub owners: BTreeMap<Arc<str>, Share>,
 }
 
 /// Something that lab time brings about by itself.
@@ -41,6 +44,8 @@ pub enum Deadline {
     Hold(LeaseId),
     /// The outcome of a lease without a socket need not be remembered any more.
     Keyed(SecretHash),
+    /// Slots of a resource have cooled.
+    Cooled(ResourceId),
 }
 
 /// Keys of the records that changed since the last batch.
@@ -86,6 +91,8 @@ pub struct State {
     pub leases: BTreeMap<LeaseId, Arc<Lease>>,
     /// What lab time brings about by itself, soonest first.
     pub deadlines: BTreeSet<(LabTime, Deadline)>,
+    /// Pools that count what each owner has: none in most labs, and then nothing is counted.
+    pub(super) counting: BTreeSet<Key>,
     changed: Changed,
 }
 
@@ -111,6 +118,7 @@ impl State {
             resource.marks = record.marks.clone();
             resource.pending.clone_from(&record.pending);
             resource.last_used = record.last_used;
+            record.cooling.iter().for_each(|cooling| state.cool(record.id, *cooling));
         }
         state.remembered = tables.remembered.iter().cloned().collect();
         for record in &tables.sessions {
@@ -171,6 +179,7 @@ impl State {
                     "pool {pool} was removed with resources in it"
                 );
                 self.changed.pools.insert(pool.clone());
+                self.counting.remove(pool);
             }
             Event::ResourceAdded { resource, spec, origin } => {
                 self.lab.last_resource = self.lab.last_resource.max(resource.0);
@@ -193,6 +202,8 @@ impl State {
                     Some(Mark { reason: reason.clone(), since: at, by: by.clone() });
             }
             Event::ResourceRestored { resource, .. } => self.resource_mut(*resource).marks.quarantined = None,
+            Event::ResourceCooling { resource, cooling } => self.cool(*resource, *cooling),
+            Event::ResourceCooled { resource } => self.cooled(at, *resource),
             Event::SessionOpened { session, owner, ttl_ms, secret, kind } => {
                 self.lab.last_session = self.lab.last_session.max(session.0);
                 self.add_session(Session {
@@ -378,12 +389,14 @@ impl State {
                 members: BTreeSet::new(),
                 queue: waiting.iter().map(|claim| claim.seniority).collect(),
                 spanning: spanning.map(|claim| claim.id).collect(),
+                owners: BTreeMap::new(),
             };
             self.pools.insert(pool.name.clone(), fresh);
         }
         let Some(entry) = self.pools.get_mut(&pool.name) else { return };
         entry.pool = pool.clone();
         entry.origin = origin;
+        self.recount(&pool.name);
     }
 
     fn add_resource(&mut self, id: ResourceId, spec: &Arc<ResourceSpec>, origin: Origin) {
@@ -401,6 +414,7 @@ impl State {
             last_used: LabTime(0),
             holders: BTreeSet::new(),
             slots_used: 0,
+            cooling: Vec::new(),
         };
         self.resources.insert(id, resource);
     }
@@ -435,11 +449,32 @@ impl State {
         if let Some(pool) = self.pools.get_mut(&gone.spec.pool) {
             pool.members.remove(&id);
         }
+        for cooling in &gone.cooling {
+            self.deadlines.remove(&(cooling.until, Deadline::Cooled(id)));
+        }
         if !gone.marks.is_clear() {
             self.changed.remembered.insert(gone.spec.name.clone());
             self.remembered.insert(gone.spec.name.clone(), gone.marks);
         }
         self.changed.resources.insert(id);
+    }
+
+    fn cool(&mut self, id: ResourceId, cooling: Cooling) {
+        let known = &mut self.resource_mut(id).cooling;
+        match known.binary_search_by_key(&cooling.until, |known| known.until) {
+            Ok(index) => known[index].slots += cooling.slots,
+            Err(index) => known.insert(index, cooling),
+        }
+        self.deadlines.insert((cooling.until, Deadline::Cooled(id)));
+    }
+
+    fn cooled(&mut self, at: LabTime, id: ResourceId) {
+        let known = &mut self.resource_mut(id).cooling;
+        let done: Vec<Cooling> = known.iter().copied().take_while(|cooling| cooling.until <= at).collect();
+        known.drain(..done.len());
+        for cooling in done {
+            self.deadlines.remove(&(cooling.until, Deadline::Cooled(id)));
+        }
     }
 
     fn resource_mut(&mut self, id: ResourceId) -> &mut Resource {
@@ -489,6 +524,7 @@ impl State {
         if let Some(until) = claim.wait_until {
             self.deadlines.insert((until, Deadline::Wait(claim.id)));
         }
+        self.count_waiting(&claim, true);
         if let Some(session) = self.sessions.get_mut(&claim.session) {
             session.requests.open.insert(claim.request, OpenRequest::Claim(claim.id));
         }
@@ -515,6 +551,7 @@ impl State {
         if let Some(until) = claim.wait_until {
             self.deadlines.remove(&(until, Deadline::Wait(id)));
         }
+        self.count_waiting(&claim, false);
         if let Some(session) = self.sessions.get_mut(&claim.session) {
             session.requests.open.remove(&claim.request);
         }
@@ -526,6 +563,7 @@ impl State {
             resource.holders.insert(lease.id);
             resource.slots_used += pick.slots;
         }
+        self.count_held(lease);
         // An ending lease waits for its holder or for presence, not for lab time.
         if let (Some(until), None) = (lease.until, &lease.ending) {
             self.deadlines.insert((until, Deadline::Hold(lease.id)));
@@ -579,6 +617,7 @@ impl State {
             resource.slots_used
         );
         resource.slots_used -= slots;
+        self.count_freed(lease, id);
     }
 
     fn end_request(
@@ -625,6 +664,7 @@ fn record_of(resource: &Resource) -> ResourceRecord {
         marks: resource.marks.clone(),
         pending: resource.pending.clone(),
         last_used: resource.last_used,
+        cooling: resource.cooling.clone(),
     }
 }
 

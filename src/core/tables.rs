@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::claim::Claim;
 use super::event::Event;
-use super::inventory::{Marks, Origin, Pending, Pool, ResourceSpec};
+use super::inventory::{Cooling, Marks, Origin, Pending, Pool, ResourceSpec};
 use super::lease::{Lease, LeaseEnd, Outcome};
 use super::session::{RequestEnd, SecretHash, SessionKind};
 use super::types::{ClaimId, Key, LabTime, LeaseId, Owner, ResourceId, ResourceName, SessionId};
@@ -55,6 +55,9 @@ pub struct ResourceRecord {
     pub pending: Option<Pending>,
     /// When it was last given.
     pub last_used: LabTime,
+    /// Slots that cool.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cooling: Vec<Cooling>,
 }
 
 /// A session as stored.

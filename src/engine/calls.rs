@@ -274,6 +274,7 @@ impl Machine {
             state: "ended".to_owned(),
             place: None,
             blocked: None,
+            capped: None,
             in_the_way: Vec::new(),
             lease: None,
             end: None,

@@ -77,6 +77,8 @@ pub struct Waiting {
     pub claim: Arc<crate::core::claim::Claim>,
     /// Where its session is reached.
     pub socket: Option<SocketId>,
+    /// Which cap of its owner holds it up.
+    pub capped: Option<String>,
 }
 
 /// The planned stop, under way.
@@ -406,8 +408,11 @@ impl Machine {
         let sockets: BTreeMap<SessionId, SocketId> =
             self.sockets.iter().filter_map(|(id, socket)| Some((socket.session?, *id))).collect();
         let in_order = state.queue.iter().filter_map(|seniority| state.claims.get(&seniority.claim));
-        let waiting =
-            in_order.map(|claim| Waiting { claim: claim.clone(), socket: sockets.get(&claim.session).copied() });
+        let waiting = in_order.map(|claim| Waiting {
+            claim: claim.clone(),
+            socket: sockets.get(&claim.session).copied(),
+            capped: super::query::capped_words(state, claim),
+        });
         Some(waiting.collect())
     }
 

@@ -95,8 +95,8 @@ struct Task {
     metrics: Arc<Metrics>,
     retention_ms: u64,
     pruned: BootTime,
-    /// The place each waiting claim was last told.
-    places: BTreeMap<ClaimId, u64>,
+    /// The place each waiting claim was last told, and which cap holds it up.
+    places: BTreeMap<ClaimId, (u64, Option<String>)>,
 }
 
 impl Task {
@@ -322,16 +322,17 @@ impl Task {
         let Some(waiting) = self.machine.take_places(now) else { return };
         let mut ranks: BTreeMap<crate::core::types::Key, u64> = BTreeMap::new();
         let mut told = BTreeMap::new();
-        for Waiting { claim, socket } in waiting {
+        for Waiting { claim, socket, capped } in waiting {
             let pools = crate::core::state::State::pools_of(&claim);
             let ahead = pools.iter().map(|pool| ranks.get(*pool).copied().unwrap_or(0)).max().unwrap_or(0);
             let place = ahead + 1;
             for pool in pools {
                 *ranks.entry(pool.clone()).or_default() += 1;
             }
-            told.insert(claim.id, place);
-            let before = self.places.get(&claim.id).copied();
-            if before == Some(place) || before.is_none() {
+            let before = self.places.get(&claim.id);
+            let same = before.is_none_or(|before| *before == (place, capped.clone()));
+            told.insert(claim.id, (place, capped.clone()));
+            if same {
                 continue;
             }
             if let Some(outbox) = socket.and_then(|socket| self.outboxes.get(&socket)) {
@@ -342,6 +343,7 @@ impl Task {
                     state: "queued".to_owned(),
                     place: Some(place),
                     blocked: claim.blocked.as_ref().map(|blocked| blocked.message.to_string()),
+                    capped,
                     in_the_way: Vec::new(),
                     lease: None,
                     end: None,

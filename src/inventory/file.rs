@@ -16,15 +16,30 @@ use super::document::{Entry, InventoryError, Placed, Section, Source, Span, desc
 use crate::core::apply::{Declared, DeclaredResource, check_spec, check_value};
 use crate::core::fold;
 use crate::core::inventory::{OnDrop, Pool, ResourceSpec, SecretRef};
-use crate::core::limits::{LABELS_PER_RESOURCE_MAX, RESOURCES_MAX, SLOTS_MAX, SPAN_MS_MAX, TTL_MS_MAX, TTL_MS_MIN};
+use crate::core::limits::{
+    LABELS_PER_RESOURCE_MAX, PRIORITY_MAX, RESOURCES_MAX, SLOTS_MAX, SPAN_MS_MAX, TTL_MS_MAX, TTL_MS_MIN,
+    WAITING_PER_OWNER_MAX,
+};
 use crate::core::refusal::{Code, Refusal};
 use crate::core::types::{Key, NameError, ResourceName, Value};
 
 /// Bytes of an inventory file, as many as HTTP takes. A longer one is refused before it is parsed.
 pub const FILE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-const POOL_KEYS: &[&str] =
-    &["name", "max_hold", "ttl", "on_drop", "clean", "cooldown", "max_per_owner", "identity", "labels", "properties"];
+const POOL_KEYS: &[&str] = &[
+    "name",
+    "max_hold",
+    "ttl",
+    "on_drop",
+    "clean",
+    "cooldown",
+    "max_per_owner",
+    "max_waiting_per_owner",
+    "max_priority",
+    "identity",
+    "labels",
+    "properties",
+];
 const RESOURCE_KEYS: &[&str] = &["name", "was", "pool", "labels", "properties", "secrets", "slots"];
 
 /// Reads an inventory file. `file_name` is what errors call it.
@@ -161,6 +176,10 @@ impl<'i> Reader<'i> {
             ttl_ms: section.duration_ms("ttl", TTL_MS_MIN, TTL_MS_MAX)?.map(|placed| placed.value),
             on_drop,
             identity,
+            cooldown_ms: section.duration_ms("cooldown", 0, SPAN_MS_MAX)?.map_or(0, |placed| placed.value),
+            max_per_owner: count(&section, "max_per_owner", RESOURCES_MAX)?,
+            max_waiting_per_owner: count(&section, "max_waiting_per_owner", WAITING_PER_OWNER_MAX)?,
+            max_priority: priority(&section)?,
         };
         let labels = self.defaults(&section, &LABELS)?;
         let properties = self.defaults(&section, &PROPERTIES)?;
@@ -502,24 +521,32 @@ impl Shape {
 
 /// What the design has and this version has not is refused by name, never ignored.
 fn refuse_what_is_not_there(section: &Section<'_, '_>) -> Result<(), InventoryError> {
-    let not_yet = |what: &str, span: &Span| {
-        let message = format!("{what} of [[pool]] is not in this version yet: remove it");
-        Err(section.source.refuse_as(Code::NotInThisVersion, span, message))
-    };
     if let Some(clean) = section.truth("clean")?
         && clean.value
     {
-        return not_yet("clean = true", &clean.span);
+        let message = "clean = true of [[pool]] is not in this version yet: remove it".to_owned();
+        return Err(section.source.refuse_as(Code::NotInThisVersion, &clean.span, message));
     }
-    if let Some(cooldown) = section.duration_ms("cooldown", 0, SPAN_MS_MAX)?
-        && cooldown.value > 0
-    {
-        return not_yet("a cooldown above 0", &cooldown.span);
-    }
-    match section.field("max_per_owner") {
-        Some((span, _)) => not_yet("max_per_owner", &span),
-        None => Ok(()),
-    }
+    Ok(())
+}
+
+/// A number of things, at least one.
+fn count(section: &Section<'_, '_>, key: &str, most: usize) -> Result<Option<u32>, InventoryError> {
+    let number = section.whole(key, 1, u64::try_from(most).unwrap_or(u64::MAX))?;
+    Ok(number.map(|number| u32::try_from(number).unwrap_or(u32::MAX)))
+}
+
+fn priority(section: &Section<'_, '_>) -> Result<Option<i8>, InventoryError> {
+    let Some((_, value)) = section.field("max_priority") else { return Ok(None) };
+    let steps = match value.get_ref() {
+        DeValue::Integer(digits) => i8::from_str_radix(digits.as_str(), digits.radix()).ok(),
+        _ => None,
+    };
+    let Some(steps) = steps.filter(|steps| (-PRIORITY_MAX..=PRIORITY_MAX).contains(steps)) else {
+        let expected = format!("a whole number from -{PRIORITY_MAX} to {PRIORITY_MAX}");
+        return Err(section.unexpected("max_priority", value, &expected));
+    };
+    Ok(Some(steps))
 }
 
 /// A value that is not a text; none for what no label can be.

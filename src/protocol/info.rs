@@ -172,7 +172,10 @@ pub struct ClaimInfo {
     /// While queued: what keeps it from being granted however long the others take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked: Option<String>,
-    /// While queued: up to five who are in its way.
+    /// While queued: which cap of its owner holds it up, where one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capped: Option<String>,
+    /// While queued: up to five who are in its way; where a cap holds it up, what its owner holds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub in_the_way: Vec<InTheWay>,
     /// When granted: the lease, in whatever state it is; of one that has ended the end only.
@@ -221,6 +224,9 @@ pub struct WaitingInfo {
     /// What keeps it from being granted however long the others take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocked: Option<String>,
+    /// Which cap of its owner holds it up, where one does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capped: Option<String>,
     /// Whether its socket is up; a claim whose socket is down is not granted.
     pub connected: bool,
 }
@@ -289,11 +295,21 @@ pub struct ResourceInfo {
     pub secrets: Vec<String>,
     /// How many holders may share it.
     pub slots: u32,
-    /// Slots nobody holds.
+    /// Slots nobody holds, and that do not cool.
     pub slots_free: u32,
+    /// Slots that cool after their last lease, where any do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slots_cooling: Option<u32>,
+    /// When the last of them is free, lab time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cooling_until: Option<u64>,
+    /// The same for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cooling_until_time: Option<String>,
     /// `file` or `api`.
     pub origin: String,
-    /// One word for people: `free`, `shared`, `leased`, `ending`, `drained`, `quarantined`, `pending`.
+    /// One word for people: `free`, `shared`, `leased`, `ending`, `cooling`,
+    /// `drained`, `quarantined`, `pending`.
     pub state: String,
     /// Set while it is unfit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -429,6 +445,9 @@ pub struct PoolStatus {
     pub slots_free: u64,
     /// Slots held.
     pub slots_leased: u64,
+    /// Slots that cool after their last lease.
+    #[serde(default)]
+    pub slots_cooling: u64,
     /// Resources that are drained, quarantined or going.
     pub out: u64,
     /// Claims that wait for it.

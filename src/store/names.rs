@@ -32,7 +32,9 @@ pub fn names(event: &Event) -> Names {
         | Event::ResourceDrained { resource, .. }
         | Event::ResourceUndrained { resource, .. }
         | Event::ResourceQuarantined { resource, .. }
-        | Event::ResourceRestored { resource, .. } => Names { resource: Some(*resource), ..none },
+        | Event::ResourceRestored { resource, .. }
+        | Event::ResourceCooling { resource, .. }
+        | Event::ResourceCooled { resource } => Names { resource: Some(*resource), ..none },
         Event::SessionOpened { session, .. }
         | Event::SessionPromised { session, .. }
         | Event::SessionKicked { session, .. }

@@ -54,3 +54,20 @@ fn a_claim_whose_connection_is_down_says_so() {
         broker.sh("queue").exits(0).stdout.contains("its own connection, which is down")
     });
 }
+
+#[test]
+fn who_waits_for_a_cap_is_told_so_everywhere() {
+    let capped = LAB.replace("max_hold = \"2h\"", "max_hold = \"2h\"\nmax_per_owner = 1");
+    let broker = Broker::with_inventory(&capped);
+    let mut ann = broker.session("ann@desk");
+    ann.lease(&["phone,os=ios"]);
+    let claim = ann.acquire(&["phone,os=android"]);
+    let words = "ann@desk holds 1 of the 1 in pool phone that one owner may, and this asks for 1";
+    assert_eq!(claim["capped"], words, "{claim}");
+    assert_eq!(claim["in_the_way"][0]["resource"], "iphone-1", "{claim}");
+    // Nobody else is held up by it.
+    broker.session("bob@desk").lease(&["phone,os=android"]);
+    assert!(broker.sh("queue").exits(0).stdout.contains("holds 1 of the 1 in pool phone"));
+    let why = broker.sh(&format!("why c{}", claim["claim"])).exits(0).stdout;
+    assert!(why.contains(&format!("it waits for its own owner: {words}")), "{why}");
+}

@@ -215,9 +215,29 @@ fn status_tells_the_state_and_the_pools() {
     broker.sh("resource drain pixel-1").exits(0);
     let status = broker.sh("status").exits(0).stdout;
     assert_eq!(row(&status, "broker"), ["broker", "serving"]);
-    assert_eq!(row(&status, "phone"), ["phone", "3", "3", "1", "1", "1", "0"]);
-    assert_eq!(row(&status, "seats"), ["seats", "1", "3", "2", "1", "0", "0"]);
+    assert_eq!(row(&status, "phone"), ["phone", "3", "3", "1", "1", "0", "1", "0"]);
+    assert_eq!(row(&status, "seats"), ["seats", "1", "3", "2", "1", "0", "0", "0"]);
     assert!(status.contains("lab.db"), "{status}");
     let told = broker.sh("status --json").exits(0).json();
     assert_eq!((&told["leases"], &told["sessions"], &told["waiting"]), (&json!(1), &json!(1), &json!(0)));
+}
+
+#[test]
+fn what_cools_is_shown_and_survives_a_restart() {
+    let cooling = LAB.replace("max_hold = \"2h\"", "max_hold = \"2h\"\ncooldown = \"1h\"");
+    let mut broker = Broker::with_inventory(&cooling);
+    let mut holder = broker.session("ci@runner");
+    let lease = holder.lease(&["phone,os=ios"]);
+    holder.release(lease["lease"].as_u64().expect("a number"));
+    broker.restart();
+    let listed = broker.sh("resource ls").exits(0).stdout;
+    let line = row(&listed, "iphone-1");
+    assert!(line.contains(&"cooling") && listed.contains("(free in "), "{listed}");
+    let shown = broker.sh("resource show iphone-1").exits(0).stdout;
+    assert!(shown.contains("1 slot, until "), "{shown}");
+    let why = broker.sh("why iphone-1").exits(0).stdout;
+    assert!(why.contains("1 of 1 slots cool after their last lease"), "{why}");
+    let matched = broker.sh("resource match phone,os=ios").exits(0).stdout;
+    assert!(matched.contains("it cools for "), "{matched}");
+    assert_eq!(row(&broker.sh("status").exits(0).stdout, "phone")[5], "1");
 }

@@ -15,5 +15,6 @@ mod pins;
 mod random;
 mod requests;
 mod restart;
+mod scheduling;
 mod script;
 mod world;

@@ -104,6 +104,11 @@ fn spec(dice: &mut Dice, leases: &[LeaseId]) -> ClaimSpec {
 fn declared(dice: &mut Dice) -> Declared {
     let mut declared = Declared::default();
     declared.pools.push(pool("flat on_drop=immediate"));
+    declared.pools.push(pool(if dice.one_in(2) {
+        "phone max_per_owner=3 cooldown=3s"
+    } else {
+        "phone max_waiting_per_owner=2"
+    }));
     for text in RESOURCES {
         if dice.one_in(8) {
             continue;
@@ -134,7 +139,7 @@ impl Play {
         let mut world = World::new(Limits::default());
         let resources =
             RESOURCES.iter().map(|text| leasehold::core::apply::DeclaredResource { spec: resource(text), was: None });
-        let pools = vec![pool("flat on_drop=immediate")];
+        let pools = vec![pool("flat on_drop=immediate"), pool("phone max_per_owner=3 cooldown=2s")];
         assert_eq!(pools[0].on_drop, OnDrop::Immediate);
         let declared = Arc::new(Declared { pools, resources: resources.collect() });
         world.decide(Command::Apply { declared, prune: false, confirmed: true, dry_run: false });
@@ -251,6 +256,9 @@ impl Play {
                 let release = self.release(lease);
                 self.world.decide(release);
             }
+            // What was given back cools first.
+            self.world.now = self.world.now.plus(3_000);
+            self.world.decide(Command::Tick);
         }
         let state = self.world.broker.state();
         let stuck: Vec<ClaimId> =
@@ -279,7 +287,15 @@ fn whatever_is_asked_the_promises_hold() {
         }
     }
     // A table that never gets there proves nothing.
-    for kind in ["lease_granted", "claim_queued", "claim_pinned", "claim_blocked", "claim_ended", "picks_freed"] {
+    for kind in [
+        "lease_granted",
+        "claim_queued",
+        "claim_pinned",
+        "claim_blocked",
+        "claim_ended",
+        "picks_freed",
+        "resource_cooled",
+    ] {
         assert!(seen.get(kind).is_some_and(|times| *times > 5), "{kind} is rare: {seen:?}");
     }
 }

@@ -144,6 +144,19 @@ impl Script {
             ("lab", "resources") => Some(state.names.keys().map(ResourceName::as_str).collect::<Vec<_>>().join(" ")),
             (_, "fence") => Some(self.lease(&format!("{actor}/{args}")).to_string()),
             (_, "until") => Some(format!("{:?}", state.lease(self.lease(&format!("{actor}/{args}"))).until?.0)),
+            (_, "capped") => {
+                let claim = &state.claims[&self.claim(&format!("{actor}/{args}"))];
+                Some(state.capped(claim, |_| 1).map_or_else(
+                    || "no".to_owned(),
+                    |capped| match capped.behind {
+                        Some(before) => format!("waits behind {}", self.requests[&before]),
+                        None => format!(
+                            "holds {} of {} of {}, asks for {}",
+                            capped.held, capped.most, capped.pool, capped.asked
+                        ),
+                    },
+                ))
+            }
             (_, "blocked") => {
                 let claim = &state.claims[&self.claim(&format!("{actor}/{args}"))];
                 Some(claim.blocked.as_ref().map_or_else(|| "no".to_owned(), |why| why.message.to_string()))
@@ -207,13 +220,14 @@ impl Script {
         let own = || session.unwrap_or(SessionId(u64::MAX));
         match verb {
             "open" => {
+                let (acts_for, args) = args.strip_prefix("as ").map_or((actor, args), |owner| (owner, ""));
                 let ttl = match args.strip_prefix("for ") {
                     Some(pools) => TtlAsk::Pools(pools.split(' ').map(key).collect()),
                     None if args.is_empty() => TtlAsk::Exactly(30_000),
                     None => TtlAsk::Exactly(duration_ms(args)),
                 };
                 let kind = SessionKind::Socket { instance: actor.into() };
-                Command::OpenSession { owner: owner(actor), ttl, secret: SecretHash(actor.into()), kind }
+                Command::OpenSession { owner: owner(acts_for), ttl, secret: SecretHash(actor.into()), kind }
             }
             "up" => Command::SessionUp(own()),
             "down" => Command::SessionDown(own()),

@@ -119,16 +119,20 @@ pub fn resource(text: &str) -> ResourceSpec {
     }
 }
 
-/// `NAME [on_drop=immediate] [max_hold=1h] [ttl=10s]`.
+/// `NAME [on_drop=immediate] [max_hold=1h] [ttl=10s] [cooldown=30s] [max_per_owner=2] ...`.
 pub fn pool(text: &str) -> Pool {
     let mut words = text.split_whitespace();
     let name = key(words.next().expect("a pool"));
-    let mut pool = Pool { name, max_hold_ms: None, ttl_ms: None, on_drop: OnDrop::AfterTtl, identity: None };
+    let mut pool = Pool::named(name);
     for word in words {
         match word.split_once('=').expect("key=value") {
             ("on_drop", "immediate") => pool.on_drop = OnDrop::Immediate,
             ("max_hold", span) => pool.max_hold_ms = Some(duration_ms(span)),
             ("ttl", span) => pool.ttl_ms = Some(duration_ms(span)),
+            ("cooldown", span) => pool.cooldown_ms = duration_ms(span),
+            ("max_per_owner", count) => pool.max_per_owner = Some(count.parse().expect("a number")),
+            ("max_waiting_per_owner", count) => pool.max_waiting_per_owner = Some(count.parse().expect("a number")),
+            ("max_priority", steps) => pool.max_priority = Some(steps.parse().expect("a priority")),
             (other, _) => panic!("a pool has no {other}"),
         }
     }

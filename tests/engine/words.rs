@@ -46,7 +46,7 @@ pub fn inventory(pools: &[(&str, usize)]) -> Command {
     let mut declared = Declared::default();
     for (name, count) in pools {
         let on_drop = if name.starts_with("quick") { OnDrop::Immediate } else { OnDrop::AfterTtl };
-        declared.pools.push(Pool { name: key(name), max_hold_ms: None, ttl_ms: None, on_drop, identity: None });
+        declared.pools.push(Pool { on_drop, ..Pool::named(key(name)) });
         for n in 1..=*count {
             let spec = ResourceSpec {
                 name: ResourceName::parse(&format!("{name}-{n}")).unwrap(),

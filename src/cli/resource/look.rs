@@ -31,7 +31,7 @@ fn table(items: &[ResourceInfo], now: Now) -> Table {
     for item in items {
         let slots = if item.slots == 1 { String::new() } else { format!("{}/{} free", item.slots_free, item.slots) };
         let (by, job, since) = match item.holders.as_slice() {
-            [] => (mark_words(item), None, String::new()),
+            [] => (mark_words(item, now), None, String::new()),
             [one] => (one.owner.clone(), job_of(one), now.for_how_long(one.since, &one.since_time)),
             many => (words::count(many.len(), "holder"), None, String::new()),
         };
@@ -50,9 +50,14 @@ fn table(items: &[ResourceInfo], now: Now) -> Table {
 }
 
 /// What keeps a resource that nobody holds from being given, in a cell.
-fn mark_words(item: &ResourceInfo) -> String {
+fn mark_words(item: &ResourceInfo, now: Now) -> String {
     let mark = item.quarantined.as_ref().or(item.drained.as_ref());
-    mark.map(|mark| format!("({})", reason_or_who(mark))).unwrap_or_default()
+    let cooling = item.cooling_until.zip(item.cooling_until_time.as_ref());
+    match (mark, cooling) {
+        (Some(mark), _) => format!("({})", reason_or_who(mark)),
+        (None, Some((until, time))) => format!("(free {})", now.in_how_long(until, time)),
+        (None, None) => String::new(),
+    }
 }
 
 fn reason_or_who(mark: &MarkInfo) -> String {
@@ -91,6 +96,11 @@ fn details(resource: &ResourceInfo, now: Now) -> Details {
     }
     if let Some(mark) = &resource.drained {
         mark_facts(&mut details, "drained", mark, now, &format!("leasehold resource undrain {name}"));
+    }
+    if let (Some(slots), Some(until), Some(time)) =
+        (resource.slots_cooling, resource.cooling_until, &resource.cooling_until_time)
+    {
+        details.fact("cooling", format!("{}, until {}", words::count(slots as usize, "slot"), now.until(until, time)));
     }
     details.fact_if("pending", resource.pending.as_ref().map(|what| format!("{what}, when its last lease ends")));
     details.gap();
@@ -234,6 +244,9 @@ mod tests {
             secrets: vec!["pin".into()],
             slots: 1,
             slots_free: 1,
+            slots_cooling: None,
+            cooling_until: None,
+            cooling_until_time: None,
             origin: "file".into(),
             state: "free".into(),
             quarantined: None,

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::{Declared, DeclaredResource, Options, Plan, due_pending, plan, remove_one, set_one};
 use crate::core::claim::{Claim, ClaimSpec, Seniority};
 use crate::core::event::Event;
-use crate::core::inventory::{OnDrop, Origin, Pending, Pool, ResourceSpec};
+use crate::core::inventory::{Origin, Pending, Pool, ResourceSpec};
 use crate::core::lease::{Lease, LeaseEnd, Pick};
 use crate::core::need::{Count, Need, Slots};
 use crate::core::refusal::{Code, Refusal};
@@ -52,7 +52,7 @@ fn declared(texts: &str) -> Declared {
 
 fn pool(name: &str, identity: Option<&str>) -> Pool {
     let identity = identity.map(key);
-    Pool { name: key(name), max_hold_ms: None, ttl_ms: None, on_drop: OnDrop::default(), identity }
+    Pool { identity, ..Pool::named(key(name)) }
 }
 
 fn me() -> Owner {

@@ -8,6 +8,7 @@ use std::fmt::{Display, Write};
 use super::Change;
 use crate::core::inventory::{OnDrop, Origin, Pool, Resource, ResourceSpec};
 use crate::core::types::{Key, ResourceName, Value};
+use crate::units::show_duration_ms;
 
 /// Characters of a value that are shown.
 const SHOWN_MAX: usize = 60;
@@ -51,7 +52,7 @@ pub(super) fn changed(resource: &Resource, after: &ResourceSpec, pending: bool) 
 
 pub(super) fn pool_added(pool: &Pool) -> Change {
     let mut parts = Parts::default();
-    let fresh = Pool { max_hold_ms: None, ttl_ms: None, on_drop: OnDrop::AfterTtl, identity: None, ..pool.clone() };
+    let fresh = Pool::named(pool.name.clone());
     parts.policy(&fresh, pool);
     if parts.0.is_empty() {
         parts.0.push_str("with the default policy");
@@ -158,5 +159,11 @@ impl Parts {
         self.differs("on_drop", &drop(before.on_drop), &drop(after.on_drop));
         let key = |identity: &Option<Key>| identity.as_ref().map_or_else(|| "none".to_owned(), Key::to_string);
         self.differs("identity", &key(&before.identity), &key(&after.identity));
+        self.differs("cooldown", &show_duration_ms(before.cooldown_ms), &show_duration_ms(after.cooldown_ms));
+        let cap = |most: Option<u32>| most.map_or_else(|| "none".to_owned(), |most| most.to_string());
+        self.differs("max_per_owner", &cap(before.max_per_owner), &cap(after.max_per_owner));
+        self.differs("max_waiting_per_owner", &cap(before.max_waiting_per_owner), &cap(after.max_waiting_per_owner));
+        let steps = |most: Option<i8>| most.map_or_else(|| "none".to_owned(), |most| most.to_string());
+        self.differs("max_priority", &steps(before.max_priority), &steps(after.max_priority));
     }
 }

@@ -127,9 +127,11 @@ impl Broker {
             Ok(blocked) => claim.blocked = blocked,
             Err(refusal) => return Err(self.refuse(now, &claim, refusal)),
         }
-        let kept = self.kept_by_seniors(now, &claim);
+        let mut kept = self.kept_by_seniors(now, &claim);
         let here = self.connected.contains(&claim.session) && self.grants();
-        match self.scheduler().judge(Ask { spec: &claim.spec, selections: &selections, pin: None }, &kept) {
+        let capped = self.waits_for_cap(&claim, &selections, &mut kept);
+        let ask = Ask { spec: &claim.spec, selections: &selections, pin: None };
+        match if capped { Ok(Verdict::Wait) } else { self.scheduler().judge(ask, &kept) } {
             Ok(Verdict::Grant(picks)) if here => {
                 self.grant(now, &claim, picks);
                 return Ok(ClaimReply::Granted(LeaseId(self.state.lab.last_lease)));
@@ -144,7 +146,8 @@ impl Broker {
         if claim.spec.wait_ms == Some(0) {
             return Err(self.end_newcomer(now, &claim, ClaimEnd::TimedOut));
         }
-        if let Err(refusal) = self.closes_no_circle(&claim, &selections) {
+        let waits = self.may_wait(&claim, &selections).and_then(|()| self.closes_no_circle(&claim, &selections));
+        if let Err(refusal) = waits {
             return Err(self.refuse(now, &claim, refusal));
         }
         let id = claim.id;
@@ -180,6 +183,7 @@ impl Broker {
             );
             return Err(Refusal::new(Code::HoldTooLong, message));
         }
+        self.within_caps(claim, selections)?;
         let ask = Ask { spec: &claim.spec, selections, pin: claim.pin.as_ref() };
         let complex = |_| too_complex(claim);
         if !self.scheduler().on_the_books(ask).map_err(complex)? || self.names_unknown(ask) {
@@ -219,8 +223,9 @@ impl Broker {
         match self.standing(&claim, selections) {
             Ok(blocked) if blocked != claim.blocked => self.emit(now, Event::ClaimBlocked { claim: id, blocked }),
             Ok(_) => {}
-            // A pool may allow shorter holds than when the claim was admitted: it was told its own.
-            Err(refusal) if refusal.code == Code::HoldTooLong => {}
+            // A pool may allow shorter holds or less priority than when the claim was admitted: it was
+            // told its own.
+            Err(refusal) if matches!(refusal.code, Code::HoldTooLong | Code::PriorityTooHigh) => {}
             Err(refusal) => self.end_claim(now, id, ClaimEnd::Refused(refusal)),
         }
     }

@@ -165,7 +165,7 @@ impl Broker {
         self.emit(now, Event::LeaseEnded { lease: id, session: lease.session, end, outcome });
         let held = lease.picks.iter().map(|pick| pick.resource).filter(|held| !lease.freed.contains(held));
         let held: std::collections::BTreeSet<ResourceId> = held.collect();
-        self.freed(now, held);
+        self.freed(now, &lease, held);
     }
 
     /// A request of the session ended: forgets the oldest ended ones, and ends a session that was

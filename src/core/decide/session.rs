@@ -79,7 +79,7 @@ impl Broker {
                 self.emit(now, Event::LeaseEnding { lease: lease.id, ending });
             }
             self.emit(now, Event::PicksFreed { lease: lease.id, resources: at_once.clone() });
-            self.freed(now, at_once);
+            self.freed(now, &lease, at_once);
         }
         Reply::Done
     }

@@ -5,6 +5,7 @@
 //! everything, is found by brute force. Small labs only: beyond the budget nothing is said.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::hold;
 use crate::core::broker::Broker;
@@ -14,7 +15,7 @@ use crate::core::inventory::Resource;
 use crate::core::need::{Count, Need, Slots, Term};
 use crate::core::schedule::{Ask, Kept, Verdict};
 use crate::core::state::State;
-use crate::core::types::{ResourceId, Value};
+use crate::core::types::{Key, ResourceId, Value};
 
 /// Ways of filling a claim that are tried.
 const BUDGET: u32 = 20_000;
@@ -36,14 +37,45 @@ pub(super) fn nobody_waits_in_vain(broker: &Broker) -> Result<(), String> {
     }
     let state = broker.state();
     let mut kept = Kept::default();
+    let mut held_up = BTreeSet::new();
     for seniority in &state.queue {
         let claim = &state.claims[&seniority.claim];
         let here = broker.connected.contains(&claim.session);
         if here || broker.away.contains(&claim.session) {
+            if capped(broker, claim, &mut held_up) {
+                continue;
+            }
             judge(broker, claim, here, &mut kept).map_err(|broken| format!("claim {}: {broken}", claim.id))?;
         }
     }
     Ok(())
+}
+
+/// Whether a cap holds the claim up: it does not count then, and what it asks for of that pool
+/// its owner gets for no later claim either.
+fn capped(broker: &Broker, claim: &Claim, held_up: &mut BTreeSet<(Arc<str>, Key)>) -> bool {
+    let state = broker.state();
+    let owner = &claim.owner.name;
+    let mut waits = false;
+    for key in State::pools_of(claim) {
+        let Some(most) = state.pools.get(key).and_then(|pool| pool.pool.max_per_owner) else { continue };
+        let own = state.leases.values().filter(|lease| lease.owner.name == *owner);
+        let picks = own.flat_map(|lease| lease.picks.iter().filter(|pick| !lease.freed.contains(&pick.resource)));
+        let held = picks.filter(|pick| state.resource(pick.resource).spec.pool == *key).count();
+        let asked = claim.spec.needs.iter().filter(|need| need.pool == *key).map(|need| match need.count {
+            Count::Exactly(count) => count as usize,
+            Count::All => state.resources.values().filter(|found| found.is_grantable() && meets(need, found)).count(),
+        });
+        if held + asked.sum::<usize>() > most as usize {
+            waits = true;
+            let ask = Ask { spec: &claim.spec, selections: &broker.asks[&claim.id], pin: None };
+            if broker.scheduler().at_present(ask) == Ok(true) {
+                held_up.insert((owner.clone(), key.clone()));
+            }
+        }
+        waits |= held_up.contains(&(owner.clone(), key.clone()));
+    }
+    waits
 }
 
 fn judge(broker: &Broker, claim: &Claim, here: bool, kept: &mut Kept) -> Result<(), String> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::clock::BootTime;
 use crate::core::claim::{Claim, ClaimSpec, Seniority};
 use crate::core::event::Event;
-use crate::core::inventory::{OnDrop, Origin, Pool, ResourceSpec, SecretRef};
+use crate::core::inventory::{Origin, Pool, ResourceSpec, SecretRef};
 use crate::core::lease::{Lease, Pick};
 use crate::core::need::Need;
 use crate::core::session::{SecretHash, SessionKind};
@@ -75,7 +75,7 @@ fn resource(state: &mut State, id: u64, text: &str, os: &str) {
 /// and 3 of session 2 wait for an android.
 pub(super) fn books() -> State {
     let mut state = State::default();
-    let pool = Pool { name: key("phone"), max_hold_ms: None, ttl_ms: None, on_drop: OnDrop::AfterTtl, identity: None };
+    let pool = Pool::named(key("phone"));
     state.apply(LabTime(1_000), &Event::PoolSet { pool: Arc::new(pool), origin: Origin::File });
     resource(&mut state, 1, "pixel-1", "android");
     resource(&mut state, 2, "iphone-1", "ios");

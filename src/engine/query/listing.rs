@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use super::matching::Asked;
-use super::told::{in_the_way, lease_info, queued_info, texts, wire_values};
+use super::told::{capped_words, in_the_way, lease_info, queued_info, texts, wire_values};
 use crate::core::claim::{Claim, Seniority};
 use crate::core::inventory::{Mark, Origin, Pending, Resource};
 use crate::core::lease::Lease;
@@ -82,6 +82,9 @@ pub fn resource_info(view: &View<'_>, resource: &Resource) -> ResourceInfo {
         secrets: spec.secrets.keys().map(Key::to_string).collect(),
         slots: spec.slots,
         slots_free: resource.slots_free(),
+        slots_cooling: Some(resource.slots_cooling()).filter(|slots| *slots > 0),
+        cooling_until: resource.cooling.last().map(|cooling| cooling.until.0),
+        cooling_until_time: resource.cooling.last().map(|cooling| view.clock.time(cooling.until)),
         origin: match resource.origin {
             Origin::Api => "api",
             Origin::File => "file",
@@ -108,6 +111,8 @@ fn state_word(resource: &Resource, holders: &[HolderInfo]) -> &'static str {
         "drained"
     } else if resource.pending.is_some() {
         "pending"
+    } else if holders.is_empty() && resource.slots_free() == 0 && !resource.cooling.is_empty() {
+        "cooling"
     } else if holders.is_empty() {
         "free"
     } else if resource.slots_free() > 0 {
@@ -206,6 +211,7 @@ fn waiting(view: &View<'_>, claim: &Claim, place: u64) -> WaitingInfo {
         wait_until: claim.wait_until.map(|until| until.0),
         wait_until_time: claim.wait_until.map(|until| view.clock.time(until)),
         blocked: claim.blocked.as_ref().map(|blocked| blocked.message.to_string()),
+        capped: capped_words(view.state, claim),
         connected: (view.presence)(claim.session).connected,
     }
 }
@@ -232,6 +238,7 @@ pub fn claim(view: &View<'_>, id: ClaimId) -> Option<ClaimInfo> {
         state: "granted".to_owned(),
         place: None,
         blocked: None,
+        capped: None,
         in_the_way: Vec::new(),
         lease: Some(listed_lease(view, lease)),
         end: None,
@@ -311,12 +318,14 @@ fn pool_status(state: &State, pool: &PoolState) -> PoolStatus {
         slots: 0,
         slots_free: 0,
         slots_leased: 0,
+        slots_cooling: 0,
         out: 0,
         waiting: count(pool.queue.len()),
     };
     for resource in pool.members.iter().filter_map(|id| state.resources.get(id)) {
         status.slots += u64::from(resource.spec.slots);
         status.slots_leased += u64::from(resource.slots_used);
+        status.slots_cooling += u64::from(resource.slots_cooling());
         if resource.is_grantable() {
             status.slots_free += u64::from(resource.slots_free());
         } else {

@@ -9,8 +9,10 @@ use crate::core::need::{Need, Slots};
 use crate::core::refusal::{Code, Refusal};
 use crate::core::spelling::nearest;
 use crate::core::state::State;
+use crate::core::types::LabTime;
 use crate::engine::view::View;
 use crate::protocol::info::{MatchInfo, Page};
+use crate::units::show_duration_ms;
 
 /// A need, ready to be held against resources.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub(super) struct Tally {
     pub free: usize,
     /// Matching ones that are held.
     pub held: usize,
+    /// Matching ones that nobody holds and that cool.
+    pub cooling: usize,
     /// Matching ones that are drained, quarantined or going.
     pub out: usize,
 }
@@ -85,7 +89,7 @@ impl Asked {
     }
 
     /// Why a resource that matches cannot be given now; `None` when it can.
-    fn hindrance(&self, state: &State, resource: &Resource) -> Option<String> {
+    fn hindrance(&self, state: &State, resource: &Resource, now: LabTime) -> Option<String> {
         if let Some(mark) = &resource.marks.quarantined {
             return Some(format!("it is quarantined by {}: {}", mark.by, mark.reason));
         }
@@ -99,10 +103,13 @@ impl Asked {
         }
         let enough = match self.need.slots {
             Slots::Exactly(slots) => resource.slots_free() >= slots,
-            Slots::All => resource.holders.is_empty(),
+            Slots::All => resource.slots_free() == resource.spec.slots,
         };
         if enough {
             return None;
+        }
+        if let (true, Some(last)) = (resource.holders.is_empty(), resource.cooling.last()) {
+            return Some(format!("it cools for {} more after its last lease", show_duration_ms(last.until.since(now))));
         }
         let holder = resource.holders.iter().find_map(|id| state.leases.get(id));
         Some(holder.map_or_else(
@@ -128,7 +135,7 @@ pub fn matches(view: &View<'_>, asked: &Asked, part: &Part) -> Result<Page<Match
         (resource.spec.pool == *pool).then(|| {
             let mismatch = asked.mismatch(resource);
             let matches = mismatch.is_none();
-            let reason = mismatch.or_else(|| asked.hindrance(view.state, resource));
+            let reason = mismatch.or_else(|| asked.hindrance(view.state, resource, view.clock.now));
             MatchInfo { name: resource.spec.name.to_string(), matches, free: reason.is_none(), reason }
         })
     }))
@@ -154,8 +161,10 @@ pub(super) fn tally(state: &State, need: &Need) -> Tally {
         tally.matching += 1;
         if !resource.is_grantable() {
             tally.out += 1;
-        } else if asked.hindrance(state, resource).is_none() {
+        } else if asked.hindrance(state, resource, LabTime::default()).is_none() {
             tally.free += 1;
+        } else if resource.holders.is_empty() && !resource.cooling.is_empty() {
+            tally.cooling += 1;
         } else {
             tally.held += 1;
         }
@@ -196,7 +205,7 @@ mod tests {
     #[test]
     fn a_tally_counts_what_matches_by_how_it_stands() {
         let state = books();
-        let expected = Tally { members: 2, matching: 1, free: 0, held: 1, out: 0 };
+        let expected = Tally { members: 2, matching: 1, free: 0, held: 1, cooling: 0, out: 0 };
         assert_eq!(tally(&state, &Need::parse("phone,os=android").unwrap()), expected);
     }
 }

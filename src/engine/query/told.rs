@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::core::caps::Capped;
 use crate::core::cel::Program;
 use crate::core::claim::{Claim, ClaimEnd};
 use crate::core::inventory::{Resource, ResourceSpec};
@@ -132,6 +133,7 @@ pub fn queued_info(state: &State, claim: &Claim, clock: &LabClock) -> ClaimInfo 
         state: "queued".to_owned(),
         place: Some(place(state, claim)),
         blocked: claim.blocked.as_ref().map(|blocked| blocked.message.to_string()),
+        capped: capped_words(state, claim),
         in_the_way: in_the_way(state, claim, clock),
         lease: None,
         end: None,
@@ -153,6 +155,9 @@ pub fn place(state: &State, claim: &Claim) -> u64 {
 #[must_use]
 pub fn in_the_way(state: &State, claim: &Claim, clock: &LabClock) -> Vec<InTheWay> {
     let mut found: Vec<InTheWay> = Vec::new();
+    if let Some(capped) = capped(state, claim) {
+        return own_in_the_way(state, claim, &capped, clock);
+    }
     for need in &claim.spec.needs {
         let Some(pool) = state.pools.get(&need.pool) else { continue };
         let program = need.expression.as_deref().and_then(|text| Program::parse(text).ok());
@@ -177,6 +182,38 @@ pub fn in_the_way(state: &State, claim: &Claim, clock: &LabClock) -> Vec<InTheWa
         }
     }
     found
+}
+
+/// The cap that holds a waiting claim up, if one does and nothing worse.
+fn capped(state: &State, claim: &Claim) -> Option<Capped> {
+    let all = |need: &Need| {
+        let tally = super::matching::tally(state, need);
+        u32::try_from(tally.matching - tally.out).unwrap_or(u32::MAX)
+    };
+    if claim.blocked.is_some() { None } else { state.capped(claim, all) }
+}
+
+/// The same in words.
+#[must_use]
+pub fn capped_words(state: &State, claim: &Claim) -> Option<String> {
+    let Capped { pool, most, held, asked, behind } = capped(state, claim)?;
+    let owner = &claim.owner;
+    let has = format!("{owner} holds {held} of the {most} in pool {pool} that one owner may");
+    Some(match behind {
+        None => format!("{has}, and this asks for {asked}"),
+        Some(before) => format!("{has}, and their claim {} is before it and waits for that", before.0),
+    })
+}
+
+/// What its own owner holds of the pool whose cap holds a claim up.
+fn own_in_the_way(state: &State, claim: &Claim, capped: &Capped, clock: &LabClock) -> Vec<InTheWay> {
+    let members = state.pools.get(&capped.pool).into_iter().flat_map(|pool| &pool.members);
+    let held = members.take(IN_THE_WAY_LOOKS_MAX).filter_map(|id| state.resources.get(id)).flat_map(|resource| {
+        let leases = resource.holders.iter().filter_map(|id| state.leases.get(id));
+        let own = leases.filter(|lease| lease.owner.name == claim.owner.name);
+        own.map(|lease| holding(resource.spec.name.as_str(), lease, clock))
+    });
+    held.take(IN_THE_WAY_MAX).collect()
 }
 
 /// Whether the label terms of a need hold. Its expression is not looked at here.

@@ -2,7 +2,7 @@
 
 use super::listing::{in_the_way_words, resource_info};
 use super::matching::tally;
-use super::told::{end_info, lease_end_words, outcome_word, place};
+use super::told::{capped_words, end_info, lease_end_words, outcome_word, place};
 use crate::core::claim::Claim;
 use crate::core::event::Event;
 use crate::core::inventory::Resource;
@@ -37,6 +37,8 @@ fn waiting(view: &View<'_>, claim: &Claim) -> WhyInfo {
         format!("it cannot be granted however long the others take: {}", blocked.message)
     } else if !connected {
         "its socket is down: it keeps its place, and is granted when its client is back".to_owned()
+    } else if let Some(words) = capped_words(view.state, claim) {
+        format!("it waits for its own owner: {words}")
     } else {
         format!("it waits at place {place}, as what it asks for is held or kept back for claims before it")
     };
@@ -62,9 +64,10 @@ fn need_words(state: &State, need: &Need) -> String {
         Count::Exactly(count) => count.to_string(),
         Count::All => "every one".to_owned(),
     };
+    let cooling = if tally.cooling == 0 { String::new() } else { format!(" {} are cooling,", tally.cooling) };
     format!(
-        "`{need}` asks for {count}: of {} in the pool {} match, of which {} are free, {} are held and {} are drained, \
-         quarantined or going",
+        "`{need}` asks for {count}: of {} in the pool {} match, of which {} are free, {} are held,{cooling} and {} are \
+         drained, quarantined or going",
         tally.members, tally.matching, tally.free, tally.held, tally.out
     )
 }
@@ -192,6 +195,12 @@ pub fn resource(view: &View<'_>, resource: &Resource) -> WhyInfo {
         Some(_) => reasons.push("it is changed when its last holder is done, and gets no new one before".to_owned()),
         None => {}
     }
+    if let (Some(slots), Some(until)) = (info.slots_cooling, &info.cooling_until_time) {
+        reasons.push(format!(
+            "{slots} of {} slots cool after their last lease, the last of them until {until}",
+            info.slots
+        ));
+    }
     for holder in &info.holders {
         let job = holder.tags.get("job").map(|job| format!(" for {job}")).unwrap_or_default();
         reasons.push(format!(
@@ -229,7 +238,7 @@ mod tests {
         let why = claim(&view(&state), ClaimId(3)).unwrap();
         assert!(why.summary.contains("socket is down"), "{why:?}");
         let all = why.reasons.join("\n");
-        assert!(all.contains("of 2 in the pool 1 match, of which 0 are free, 1 are held"), "{all}");
+        assert!(all.contains("of 2 in the pool 1 match, of which 0 are free, 1 are held,"), "{all}");
         assert!(all.contains("pixel-1 is held by max@lab for https://ci/7 (lease 1)"), "{all}");
         assert!(all.contains("the first is claim 2 of tina@ci"), "{all}");
         assert_eq!(claim(&view(&state), ClaimId(9)), None);

@@ -120,6 +120,9 @@ const POOL_MISTAKES: &[(&str, &str, usize)] = &[
     ("max_hold = 0", "max_hold of [[pool]] is 0: expected a duration in quotes with a unit, from 1s", 3),
     ("clean = \"no\"", "clean of [[pool]] is \"no\": expected true or false, without quotes", 3),
     ("cooldown = true", "cooldown of [[pool]] is true: expected a duration", 3),
+    ("max_per_owner = 0", "max_per_owner of [[pool]] is 0: expected a whole number from 1 to", 3),
+    ("max_waiting_per_owner = \"4\"", "max_waiting_per_owner of [[pool]] is \"4\": expected a whole number", 3),
+    ("max_priority = 11", "max_priority of [[pool]] is 11: expected a whole number from -10 to 10", 3),
     ("identity = \"Serial\"", "\"Serial\" is not a valid property name", 3),
     ("labels = { \"Site\" = 1 }", "\"Site\" is not a valid label name", 3),
     ("labels = 3", "labels of [[pool]] is 3: expected a table such as", 3),
@@ -208,17 +211,19 @@ fn every_mistake_in_a_resource_is_named_with_its_line() {
 
 #[test]
 fn what_this_version_has_not_is_refused_by_name_with_its_own_code() {
-    for (text, what) in [
-        ("clean = true", "clean = true"),
-        ("cooldown = \"5m\"", "a cooldown above 0"),
-        ("max_per_owner = 4", "max_per_owner"),
-    ] {
-        let error = read(&format!("{POOL}{text}\n"), "lab.toml").expect_err(text);
-        assert_eq!((error.code, error.line), (Code::NotInThisVersion, 3), "{error}");
-        assert_eq!(error.message, format!("{what} of [[pool]] is not in this version yet: remove it"));
-    }
+    let error = read(&format!("{POOL}clean = true\n"), "lab.toml").expect_err("cleaning");
+    assert_eq!((error.code, error.line), (Code::NotInThisVersion, 3), "{error}");
+    assert_eq!(error.message, "clean = true of [[pool]] is not in this version yet: remove it");
     declared(&format!("{POOL}clean = false\ncooldown = \"0s\"\n"));
     declared(&format!("{POOL}cooldown = 0\n"));
+}
+
+#[test]
+fn a_pool_has_a_cooldown_and_caps() {
+    let text = "cooldown = \"5m\"\nmax_per_owner = 4\nmax_waiting_per_owner = 20\nmax_priority = -1\n";
+    let pool = declared(&format!("{POOL}{text}")).pools.remove(0);
+    let caps = (pool.cooldown_ms, pool.max_per_owner, pool.max_waiting_per_owner, pool.max_priority);
+    assert_eq!(caps, (300_000, Some(4), Some(20), Some(-1)));
 }
 
 #[test]

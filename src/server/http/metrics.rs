@@ -93,11 +93,12 @@ fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {
 
 fn of_pools(registry: &mut Registry, pools: &[PoolStatus]) {
     type Value = fn(&PoolStatus) -> u64;
-    let gauges: [(&str, &str, Value); 6] = [
+    let gauges: [(&str, &str, Value); 7] = [
         ("pool_resources", "Resources of the pool", |pool| pool.resources),
         ("pool_slots", "Slots of the pool", |pool| pool.slots),
         ("pool_slots_free", "Slots that could be given now", |pool| pool.slots_free),
         ("pool_slots_leased", "Slots that are held", |pool| pool.slots_leased),
+        ("pool_slots_cooling", "Slots that cool after their last lease", |pool| pool.slots_cooling),
         ("pool_out", "Resources that are drained, quarantined or going", |pool| pool.out),
         ("pool_waiting", "Claims that wait for the pool", |pool| pool.waiting),
     ];
@@ -163,6 +164,7 @@ mod tests {
             slots: 3,
             slots_free: 1,
             slots_leased: 2,
+            slots_cooling: 0,
             out: 0,
             waiting: 4,
         };

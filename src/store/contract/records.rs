@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::core::claim::{Blocked, Claim, ClaimEnd, ClaimSpec, Pin, Seniority};
 use crate::core::event::Event;
-use crate::core::inventory::{Mark, Marks, OnDrop, Origin, Pending, Pool, ResourceSpec, SecretRef};
+use crate::core::inventory::{Cooling, Mark, Marks, OnDrop, Origin, Pending, Pool, ResourceSpec, SecretRef};
 use crate::core::lease::{Ending, Lease, LeaseEnd, Outcome, Pick};
 use crate::core::need::{Count, Need, Slots, Term};
 use crate::core::refusal::{Code, Refusal};
@@ -34,13 +34,21 @@ pub fn secret(text: &str) -> SecretHash {
 
 pub fn pool(pool: &str) -> PoolRecord {
     let pool = Pool {
-        name: key(pool),
         max_hold_ms: Some(7_200_000),
-        ttl_ms: None,
         on_drop: OnDrop::Immediate,
         identity: Some(key("serial")),
+        ..Pool::named(key(pool))
     };
     PoolRecord { pool: Arc::new(pool), origin: Origin::File }
+}
+
+/// One with everything that came later than the first version's pools.
+fn capped_pool() -> Arc<Pool> {
+    let caps = (Some(4), Some(20), Some(-3));
+    let (max_per_owner, max_waiting_per_owner, max_priority) = caps;
+    let pool =
+        Pool { cooldown_ms: 5_000, max_per_owner, max_waiting_per_owner, max_priority, ..Pool::named(key("capped")) };
+    Arc::new(pool)
 }
 
 pub fn spec(resource: &str) -> Arc<ResourceSpec> {
@@ -72,6 +80,7 @@ pub fn resource(id: u64, resource: &str) -> ResourceRecord {
         origin: Origin::Api,
         marks: Marks { quarantined: Some(mark("screen is dark")), drained: None },
         pending: Some(Pending::Change(spec("pixel-new"))),
+        cooling: vec![Cooling { until: LabTime(77), slots: 1 }],
         last_used: LabTime(17),
     }
 }
@@ -213,6 +222,9 @@ pub fn every_event() -> Vec<Event> {
         Event::PicksFreed { lease: lease_id, resources: vec![resource] },
         Event::KeyedForgotten { key: secret("1234") },
         Event::SessionEnded { session, end: SessionEnd::Expired },
+        Event::PoolSet { pool: capped_pool(), origin: Origin::File },
+        Event::ResourceCooling { resource, cooling: Cooling { until: LabTime(77), slots: 1 } },
+        Event::ResourceCooled { resource },
     ]
 }
 
