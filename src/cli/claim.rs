@@ -72,6 +72,7 @@ impl ClaimOptions {
             fail_fast: self.fail_fast,
             wait_for_inventory: self.wait_for_inventory,
             outer: std::env::var(environment::LEASE).ok().and_then(|lease| lease.parse().ok()),
+            retry: tags::retry(),
         }
     }
 

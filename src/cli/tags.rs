@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use crate::protocol::call::RetryRequest;
+
 /// Bytes of a value; the broker refuses longer ones.
 const VALUE_BYTES_MAX: usize = 512;
 
@@ -18,6 +20,10 @@ struct System {
     commit: &'static [&'static str],
     actor: &'static [&'static str],
     attempt: fn(&Lookup<'_>) -> Option<String>,
+    /// The run and job, the same for every attempt at it.
+    work: fn(&Lookup<'_>) -> Option<String>,
+    /// A number that grows with every attempt, where `attempt` is not one.
+    try_number: fn(&Lookup<'_>) -> Option<String>,
 }
 
 /// The environment, asked by name.
@@ -35,6 +41,9 @@ const SYSTEMS: &[System] = &[
         commit: &["CI_COMMIT_SHA"],
         actor: &["GITLAB_USER_LOGIN"],
         attempt: |_| None,
+        work: |get| parts("gitlab", [get("CI_PROJECT_PATH"), get("CI_PIPELINE_ID"), get("CI_JOB_NAME")]),
+        // A retried job is a new job of the same name in the same pipeline.
+        try_number: |get| get("CI_JOB_ID"),
     },
     System {
         present: "BUILDKITE",
@@ -45,7 +54,12 @@ const SYSTEMS: &[System] = &[
         repo: &["BUILDKITE_REPO"],
         commit: &["BUILDKITE_COMMIT"],
         actor: &["BUILDKITE_BUILD_CREATOR", "BUILDKITE_BUILD_AUTHOR"],
-        attempt: |get| Some((get("BUILDKITE_RETRY_COUNT")?.parse::<u32>().ok()?.checked_add(1)?).to_string()),
+        attempt: buildkite_attempt,
+        work: |get| {
+            let step = format!("{}:{}", get("BUILDKITE_STEP_ID")?, get("BUILDKITE_PARALLEL_JOB").unwrap_or_default());
+            parts("buildkite", [get("BUILDKITE_PIPELINE_SLUG"), get("BUILDKITE_BUILD_ID"), Some(step)])
+        },
+        try_number: buildkite_attempt,
     },
     System {
         present: "TF_BUILD",
@@ -57,6 +71,8 @@ const SYSTEMS: &[System] = &[
         commit: &["BUILD_SOURCEVERSION"],
         actor: &["BUILD_REQUESTEDFOR"],
         attempt: |get| get("SYSTEM_JOBATTEMPT"),
+        work: |get| parts("azure", [get("SYSTEM_TEAMPROJECT"), get("BUILD_BUILDID"), get("SYSTEM_JOBNAME")]),
+        try_number: |get| get("SYSTEM_JOBATTEMPT"),
     },
     System {
         present: "JENKINS_URL",
@@ -65,6 +81,9 @@ const SYSTEMS: &[System] = &[
         commit: &["GIT_COMMIT"],
         actor: &["CHANGE_AUTHOR", "BUILD_USER_ID"],
         attempt: |_| None,
+        // `retry` in a pipeline stays in its build, and counts nowhere: only the lab's failures count.
+        work: |get| parts("jenkins", [get("JOB_NAME"), get("BUILD_NUMBER"), get("STAGE_NAME").or(Some(String::new()))]),
+        try_number: |_| None,
     },
 ];
 
@@ -78,7 +97,32 @@ const ACTIONS: System = System {
     commit: &["GITHUB_SHA"],
     actor: &["GITHUB_ACTOR"],
     attempt: |get| get("GITHUB_RUN_ATTEMPT"),
+    work: |get| parts("actions", [get("GITHUB_REPOSITORY"), get("GITHUB_RUN_ID"), get("GITHUB_JOB")]),
+    try_number: |get| get("GITHUB_RUN_ATTEMPT"),
 };
+
+fn buildkite_attempt(get: &Lookup<'_>) -> Option<String> {
+    Some((get("BUILDKITE_RETRY_COUNT")?.parse::<u32>().ok()?.checked_add(1)?).to_string())
+}
+
+/// `system:repository/run/job`; nothing where a part is not known or all is too long to be a name.
+fn parts(system: &str, parts: [Option<String>; 3]) -> Option<String> {
+    let [repo, run, job] = parts;
+    Some(format!("{system}:{}/{}/{}", repo?, run?, job?)).filter(|work| work.len() <= VALUE_BYTES_MAX)
+}
+
+/// Which work of which CI system this is, so that a retry of it may keep its place in the queue.
+#[must_use]
+pub fn retry() -> Option<RetryRequest> {
+    retry_of(&|name| std::env::var(name).ok())
+}
+
+fn retry_of(environment: &Lookup<'_>) -> Option<RetryRequest> {
+    let get = |name: &str| environment(name).map(|value| value.trim().to_owned()).filter(|value| !value.is_empty());
+    let system = SYSTEMS.iter().find(|system| get(system.present).is_some())?;
+    let attempt = (system.try_number)(&get).and_then(|number| number.parse().ok()).unwrap_or(1);
+    Some(RetryRequest { work: (system.work)(&get)?, attempt })
+}
 
 /// The tags of a claim made here and now for `command`; `given` win over what is found.
 #[must_use]
@@ -209,6 +253,37 @@ mod tests {
         ];
         for (environment, tags) in table {
             assert_eq!(found(environment), expected(tags), "{environment:?}");
+        }
+    }
+
+    #[test]
+    fn a_retry_is_told_by_run_job_and_attempt() {
+        let actions = [
+            ("GITHUB_ACTIONS", "true"),
+            ("GITHUB_REPOSITORY", "a/b"),
+            ("GITHUB_RUN_ID", "9"),
+            ("GITHUB_JOB", "test"),
+            ("GITHUB_RUN_ATTEMPT", "2"),
+        ];
+        let gitlab = [
+            ("GITLAB_CI", "true"),
+            ("CI_PROJECT_PATH", "g/p"),
+            ("CI_PIPELINE_ID", "4"),
+            ("CI_JOB_NAME", "rspec 1/5"),
+            ("CI_JOB_ID", "5000000017"),
+        ];
+        let jenkins = [("JENKINS_URL", "http://j/"), ("JOB_NAME", "x"), ("BUILD_NUMBER", "7")];
+        let table: [(Pairs<'_>, Option<(&str, u64)>); 4] = [
+            (&actions, Some(("actions:a/b/9/test", 2))),
+            (&gitlab, Some(("gitlab:g/p/4/rspec 1/5", 5_000_000_017))),
+            (&jenkins, Some(("jenkins:x/7/", 1))),
+            (&actions[..3], None),
+        ];
+        for (environment, expected) in table {
+            let pairs: BTreeMap<&str, &str> = environment.iter().copied().collect();
+            let retry = super::retry_of(&|name| pairs.get(name).map(|value| (*value).to_owned()));
+            let found = retry.as_ref().map(|retry| (retry.work.as_str(), retry.attempt));
+            assert_eq!(found, expected, "{environment:?}");
         }
     }
 

@@ -203,6 +203,7 @@ impl Broker {
                 Deadline::Wait(claim) => self.end_claim(now, claim, ClaimEnd::TimedOut),
                 Deadline::Hold(lease) => self.begin_ending(now, lease, super::lease::LeaseEnd::HoldEnded),
                 Deadline::Keyed(key) => self.emit(now, Event::KeyedForgotten { key }),
+                Deadline::Arrival(claim) => self.emit(now, Event::ArrivalForgotten { claim }),
                 Deadline::Cooled(resource) => self.emit(now, Event::ResourceCooled { resource }),
             }
         }

@@ -43,6 +43,18 @@ pub struct ClaimSpec {
     /// The lease under which the asking command runs, for finding circles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outer: Option<LeaseId>,
+    /// Which work it is for, where it may be tried again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<Retry>,
+}
+
+/// Which work a claim is for, so that a retry of it may keep the first one's arrival.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Retry {
+    /// The client's name for the run and job.
+    pub work: Arc<str>,
+    /// Grows with every attempt.
+    pub attempt: u64,
 }
 
 /// The order of the queue, fixed at arrival: lab time of arrival minus what the priority is
@@ -98,6 +110,9 @@ pub struct Claim {
     pub queued_at: LabTime,
     /// Its place in the order.
     pub seniority: Seniority,
+    /// When the first attempt of its work arrived, where its place counts from that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_arrival: Option<LabTime>,
     /// When it stops waiting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_until: Option<LabTime>,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::arrivals::Arrival;
 use super::claim::{Blocked, Claim, ClaimEnd, Pin};
 use super::inventory::{Cooling, Origin, Pending, Pool, ResourceSpec};
 use super::lease::{Ending, Lease, LeaseEnd, Outcome};
@@ -230,6 +231,16 @@ pub enum Event {
         /// Which.
         resource: ResourceId,
     },
+    /// Work that may be retried arrived for the first time, again, or failed for the lab's reasons.
+    ArrivalNoted {
+        /// All of what is remembered of it.
+        arrival: Arrival,
+    },
+    /// A first arrival is remembered no more.
+    ArrivalForgotten {
+        /// The claim that arrived first.
+        claim: ClaimId,
+    },
     /// The outcome of a lease without a socket is remembered no more.
     KeyedForgotten {
         /// The hash of its key.
@@ -270,6 +281,8 @@ impl Event {
             Self::PicksFreed { .. } => "picks_freed",
             Self::ResourceCooling { .. } => "resource_cooling",
             Self::ResourceCooled { .. } => "resource_cooled",
+            Self::ArrivalNoted { .. } => "arrival_noted",
+            Self::ArrivalForgotten { .. } => "arrival_forgotten",
             Self::KeyedForgotten { .. } => "keyed_forgotten",
         }
     }

@@ -10,7 +10,7 @@ use super::broker::Broker;
 use super::caps::Share;
 use super::event::Event;
 use super::lease::Lease;
-use super::limits::{FENCE_MAX, KEYED_KEPT_MS};
+use super::limits::{ARRIVALS_KEPT_MS, FENCE_MAX, KEYED_KEPT_MS};
 use super::need::{Count, Slots};
 use super::selection::SelectionId;
 use super::session::{OpenRequest, SessionKind};
@@ -295,7 +295,9 @@ fn deadlines(state: &State) -> Result<(), String> {
         .resources
         .values()
         .flat_map(|resource| resource.cooling.iter().map(|cooling| (cooling.until, Deadline::Cooled(resource.id))));
-    let due: BTreeSet<_> = waits.chain(holds).chain(keyed).chain(cooling).collect();
+    let arrivals =
+        state.arrivals.values().map(|arrival| (arrival.first.plus(ARRIVALS_KEPT_MS), Deadline::Arrival(arrival.id)));
+    let due: BTreeSet<_> = waits.chain(holds).chain(keyed).chain(cooling).chain(arrivals).collect();
     hold("deadlines", state.deadlines == due, || format!("{:?} is not {due:?}", state.deadlines))
 }
 

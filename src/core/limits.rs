@@ -71,6 +71,14 @@ pub const PRIORITY_MAX: i8 = 10;
 pub const RETURN_GRACE_MS_MAX: u64 = 30_000;
 /// The largest `max_waiting_per_owner` that a pool can have.
 pub const WAITING_PER_OWNER_MAX: usize = 1_000_000;
+/// How long after it a first arrival is remembered, milliseconds.
+pub const ARRIVALS_KEPT_MS: u64 = 86_400_000;
+/// First arrivals remembered; for one more the oldest is forgotten.
+pub const ARRIVALS_MAX: usize = 10_000;
+/// How often retries of one work take their rank from its first arrival.
+pub const RETRIES_CARRIED_MAX: u32 = 5;
+/// Bytes of a client's name for work that may be retried. Longer is refused as `invalid_params`.
+pub const RETRY_WORK_BYTES_MAX: usize = 512;
 /// The largest fence, and the largest whole number a JSON reader must be trusted with.
 pub const FENCE_MAX: u64 = (1 << 53) - 1;
 /// Interned selections without a waiting claim that a pool keeps for the next claim alike.

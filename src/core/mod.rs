@@ -10,6 +10,7 @@
 //! ```
 
 pub mod apply;
+pub mod arrivals;
 pub mod broker;
 pub mod caps;
 pub mod cel;

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::arrivals::{Arrival, ArrivalKey};
 use super::caps::Share;
 use super::claim::{Claim, Seniority};
 use super::event::Event;
@@ -46,6 +47,8 @@ pub enum Deadline {
     Keyed(SecretHash),
     /// Slots of a resource have cooled.
     Cooled(ResourceId),
+    /// A first arrival is too long ago.
+    Arrival(ClaimId),
 }
 
 /// Keys of the records that changed since the last batch.
@@ -62,6 +65,7 @@ struct Changed {
     requests: Vec<RequestRecord>,
     forgotten: Vec<(SessionId, u64)>,
     keyed: BTreeSet<SecretHash>,
+    arrivals: BTreeSet<ClaimId>,
 }
 
 /// The books.
@@ -83,6 +87,10 @@ pub struct State {
     pub keys: BTreeMap<SecretHash, SessionId>,
     /// Outcomes of leases without a socket.
     pub keyed: BTreeMap<SecretHash, KeyedRecord>,
+    /// First arrivals of work that may be retried, by the claim that arrived first.
+    pub arrivals: BTreeMap<ClaimId, Arrival>,
+    /// The same by what the work is.
+    pub(super) arrival_keys: BTreeMap<ArrivalKey, ClaimId>,
     /// Waiting claims.
     pub claims: BTreeMap<ClaimId, Arc<Claim>>,
     /// The whole queue, most senior first.
@@ -157,6 +165,7 @@ impl State {
         for record in &tables.keyed {
             state.add_keyed(record.clone());
         }
+        tables.arrivals.iter().for_each(|arrival| state.note_arrival(arrival));
         state.changed = Changed::default();
         Ok(state)
     }
@@ -274,6 +283,8 @@ impl State {
                 let end = RequestEnd::Lease { lease: *lease, end: end.clone() };
                 self.end_request(at, gone.session, gone.request, gone.claim, Some(gone.body_hash), end);
             }
+            Event::ArrivalNoted { arrival } => self.note_arrival(arrival),
+            Event::ArrivalForgotten { claim } => self.forget_arrival(*claim),
             Event::KeyedForgotten { key } => {
                 if let Some(record) = self.keyed.remove(key) {
                     self.deadlines
@@ -316,7 +327,12 @@ impl State {
                     (key, record)
                 })
                 .collect(),
+            arrivals: changed.arrivals.into_iter().map(|id| (id, self.arrivals.get(&id).cloned())).collect(),
         }
+    }
+
+    pub(super) fn changed_arrival(&mut self, id: ClaimId) {
+        self.changed.arrivals.insert(id);
     }
 
     /// Everything, as a start-up would read it; what a checkpoint stores.
@@ -343,6 +359,7 @@ impl State {
             leases: self.leases.values().cloned().collect(),
             requests,
             keyed: self.keyed.values().cloned().collect(),
+            arrivals: self.arrivals.values().cloned().collect(),
             ..Tables::default()
         }
     }

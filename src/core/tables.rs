@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::arrivals::Arrival;
 use super::claim::Claim;
 use super::event::Event;
 use super::inventory::{Cooling, Marks, Origin, Pending, Pool, ResourceSpec};
@@ -156,6 +157,8 @@ pub struct TableChanges {
     pub forgotten: Vec<(SessionId, u64)>,
     /// Outcomes of leases without a socket, by the hash of the key.
     pub keyed: Vec<(SecretHash, Option<KeyedRecord>)>,
+    /// First arrivals, by the claim that arrived first.
+    pub arrivals: Vec<(ClaimId, Option<Arrival>)>,
 }
 
 /// One transaction: events for the journal and the records they changed.
@@ -202,6 +205,9 @@ pub struct Tables {
     pub requests: Vec<RequestRecord>,
     /// Remembered outcomes of leases without a socket.
     pub keyed: Vec<KeyedRecord>,
+    /// First arrivals of work that may be retried.
+    #[serde(default)]
+    pub arrivals: Vec<Arrival>,
 }
 
 /// A lease in the history.

@@ -188,6 +188,18 @@ pub struct ClaimRequest {
     /// The lease under which the asking command runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outer: Option<u64>,
+    /// Which work it is for, so that a retry may keep the first attempt's arrival.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryRequest>,
+}
+
+/// Which work a claim is for, and which attempt at it this is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RetryRequest {
+    /// The client's name for the run and job, the same for every attempt; at most 512 bytes.
+    pub work: String,
+    /// Grows with every attempt.
+    pub attempt: u64,
 }
 
 /// Cancels a request that waits; one that is granted stays granted.

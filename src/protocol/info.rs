@@ -215,6 +215,9 @@ pub struct WaitingInfo {
     pub queued_at: u64,
     /// The same for people.
     pub queued_at_time: String,
+    /// When the first attempt of its work arrived, where its place counts from that; lab time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_arrival: Option<u64>,
     /// When it stops waiting, lab time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wait_until: Option<u64>,

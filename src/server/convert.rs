@@ -11,12 +11,12 @@ use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::core::claim::ClaimSpec;
+use crate::core::claim::{ClaimSpec, Retry};
 use crate::core::command::TtlAsk;
 use crate::core::lease::Outcome;
 use crate::core::limits::{
-    FENCE_MAX, NEEDS_PER_CLAIM_MAX, NOTE_BYTES_MAX, OWNER_BYTES_MAX, PRIORITY_MAX, SPAN_MS_MAX, TAG_BYTES_MAX,
-    TAGS_MAX, TTL_MS_MAX, TTL_MS_MIN,
+    FENCE_MAX, NEEDS_PER_CLAIM_MAX, NOTE_BYTES_MAX, OWNER_BYTES_MAX, PRIORITY_MAX, RETRY_WORK_BYTES_MAX, SPAN_MS_MAX,
+    TAG_BYTES_MAX, TAGS_MAX, TTL_MS_MAX, TTL_MS_MIN,
 };
 use crate::core::need::{Need, check_needs};
 use crate::core::refusal::Refusal;
@@ -25,7 +25,7 @@ use crate::core::types::{Key, LabTime, LeaseId, Owner, ResourceName, SessionId};
 use crate::engine::input::Call;
 use crate::engine::query::refusal_error;
 use crate::protocol::call::{
-    ClaimRequest, Empty, LeaseCancel, LeaseExtend, LeaseRelease, SessionClose, SessionOpen, SessionRenew,
+    ClaimRequest, Empty, LeaseCancel, LeaseExtend, LeaseRelease, RetryRequest, SessionClose, SessionOpen, SessionRenew,
     SessionResume, method,
 };
 use crate::protocol::error::{RpcError, code};
@@ -233,6 +233,7 @@ pub fn claim_spec(asked: &ClaimRequest) -> Result<ClaimSpec, RpcError> {
         fail_fast: asked.fail_fast,
         wait_for_inventory: asked.wait_for_inventory,
         outer: asked.outer.map(LeaseId),
+        retry: asked.retry.as_ref().map(retry).transpose()?,
     })
 }
 
@@ -253,6 +254,16 @@ fn span(field: &str, ms: u64, least: u64) -> Result<u64, RpcError> {
         return Ok(ms);
     }
     Err(invalid(format!("`{field}` is {ms}: expected {least} to {SPAN_MS_MAX} milliseconds (a year)")))
+}
+
+fn retry(asked: &RetryRequest) -> Result<Retry, RpcError> {
+    if asked.work.is_empty() || asked.work.len() > RETRY_WORK_BYTES_MAX {
+        return Err(invalid(format!(
+            "`retry.work` has {} bytes: expected 1 to {RETRY_WORK_BYTES_MAX}",
+            asked.work.len()
+        )));
+    }
+    Ok(Retry { work: asked.work.as_str().into(), attempt: asked.attempt.min(FENCE_MAX) })
 }
 
 fn note(text: &str) -> Result<Arc<str>, RpcError> {

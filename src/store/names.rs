@@ -42,6 +42,8 @@ pub fn names(event: &Event) -> Names {
         | Event::RequestTombstoned { session, .. }
         | Event::RequestsForgotten { session, .. } => Names { session: Some(*session), ..none },
         Event::ClaimQueued { claim } => Names { claim: Some(claim.id), session: Some(claim.session), ..none },
+        Event::ArrivalNoted { arrival } => Names { claim: Some(arrival.claim), ..none },
+        Event::ArrivalForgotten { claim } => Names { claim: Some(*claim), ..none },
         Event::ClaimPinned { claim, .. } | Event::ClaimBlocked { claim, .. } => Names { claim: Some(*claim), ..none },
         Event::ClaimEnded { claim, session, .. } => Names { claim: Some(*claim), session: Some(*session), ..none },
         Event::LeaseGranted { lease } => {

@@ -71,3 +71,24 @@ fn who_waits_for_a_cap_is_told_so_everywhere() {
     let why = broker.sh(&format!("why c{}", claim["claim"])).exits(0).stdout;
     assert!(why.contains(&format!("it waits for its own owner: {words}")), "{why}");
 }
+
+#[test]
+fn a_retry_after_a_failure_of_the_lab_stands_where_the_first_attempt_did() {
+    let mut broker = Broker::with_inventory(LAB);
+    let needs = json!(["phone,os=ios"]);
+    let attempt =
+        |number: u64| json!({ "needs": needs.clone(), "retry": { "work": "actions:a/b/9/t", "attempt": number } });
+    let mut first = broker.session("ci");
+    let lease = first.acquire_with(attempt(1))["lease"]["lease"].clone();
+    first.call("lease.release", json!({ "lease": lease, "outcome": "infra" }));
+    let (mut bob, mut ann) = (broker.session("bob@desk"), broker.session("ann@desk"));
+    bob.lease(&["phone,os=ios"]);
+    ann.acquire(&["phone,os=ios"]);
+    broker.restart();
+    let mut again = broker.session("ci");
+    assert_eq!(again.acquire_with(attempt(2))["place"], 1);
+    let told = broker.sh("queue --json").exits(0).json();
+    assert!(told[0]["owner"] == "ci" && told[0]["first_arrival"].is_u64(), "{told}");
+    let why = broker.sh(&format!("why c{}", told[0]["claim"])).exits(0).stdout;
+    assert!(why.contains("it is a retry"), "{why}");
+}

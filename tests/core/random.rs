@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use leasehold::core::apply::Declared;
-use leasehold::core::claim::ClaimSpec;
+use leasehold::core::claim::{ClaimSpec, Retry};
 use leasehold::core::command::{Claimant, Command, MarkAct, Reply, TtlAsk};
 use leasehold::core::inventory::OnDrop;
 use leasehold::core::limits::Limits;
@@ -18,7 +18,7 @@ use leasehold::core::types::{ClaimId, LabTime, LeaseId, SessionId};
 use crate::world::{World, claim, key, name, owner, pool, resource};
 
 /// Sequences, and commands in each.
-const SEQUENCES: u64 = 150;
+const SEQUENCES: u64 = 300;
 const COMMANDS: usize = 40;
 
 /// A small generator of our own: the same tables on every machine, for ever.
@@ -97,6 +97,9 @@ fn spec(dice: &mut Dice, leases: &[LeaseId]) -> ClaimSpec {
     spec.hold_ms = dice.of(&[None, None, Some(15_000)]).copied().flatten();
     spec.wait_for_inventory = dice.one_in(3);
     spec.fail_fast = dice.one_in(8);
+    if dice.one_in(4) {
+        spec.retry = Some(Retry { work: "w".into(), attempt: dice.roll(9) });
+    }
     spec.outer = if dice.one_in(4) { dice.of(leases).copied() } else { None };
     spec
 }
@@ -295,6 +298,7 @@ fn whatever_is_asked_the_promises_hold() {
         "claim_ended",
         "picks_freed",
         "resource_cooled",
+        "arrival_noted",
     ] {
         assert!(seen.get(kind).is_some_and(|times| *times > 5), "{kind} is rare: {seen:?}");
     }

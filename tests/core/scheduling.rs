@@ -27,10 +27,13 @@ examples! {
     a_cooldown,
     a_disconnected_head_of_the_queue,
     a_pinned_same,
+    a_retry_keeps_its_first_arrival,
     caps_on_waiting_and_on_priority,
     exclusive_use_of_a_seat_server,
+    passed_is_over,
     priority_is_a_head_start,
     slots_cool_one_by_one,
+    the_same_attempt_again,
     two_boards_and_a_phone_against_a_stream_of_single_phones,
 }
 

@@ -19,7 +19,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use leasehold::core::apply::{Declared, DeclaredResource};
-use leasehold::core::claim::{ClaimEnd, ClaimSpec, Pin};
+use leasehold::core::claim::{ClaimEnd, ClaimSpec, Pin, Retry};
 use leasehold::core::command::{ClaimReply, Claimant, Command, MarkAct, Reply, TtlAsk};
 use leasehold::core::event::Event;
 use leasehold::core::lease::{LeaseEnd, Outcome};
@@ -276,6 +276,10 @@ impl Script {
                 ("hold", span) => spec.hold_ms = Some(duration_ms(span)),
                 ("note", note) => spec.note = Some(note.into()),
                 ("outer", lease) => spec.outer = Some(self.lease(lease)),
+                ("retry", work) => {
+                    let (work, attempt) = work.split_once('/').expect("retry=WORK/ATTEMPT");
+                    spec.retry = Some(Retry { work: work.into(), attempt: attempt.parse().expect("a number") });
+                }
                 ("fail-fast", _) => spec.fail_fast = true,
                 ("wait-for-inventory", _) => spec.wait_for_inventory = true,
                 (other, _) => panic!("a claim has no {other}"),

@@ -161,5 +161,6 @@ pub fn claim(texts: &str) -> ClaimSpec {
         fail_fast: false,
         wait_for_inventory: false,
         outer: None,
+        retry: None,
     }
 }

@@ -37,6 +37,7 @@ pub fn claim(needs: &[&str]) -> ClaimSpec {
         fail_fast: false,
         wait_for_inventory: false,
         outer: None,
+        retry: None,
     }
 }
 

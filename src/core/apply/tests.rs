@@ -72,6 +72,7 @@ fn claim_spec() -> ClaimSpec {
         fail_fast: false,
         wait_for_inventory: false,
         outer: None,
+        retry: None,
     }
 }
 
@@ -532,6 +533,7 @@ fn claims_that_wait_for_a_pool_are_in_its_queue_when_it_comes() {
         wait_until: None,
         pin: None,
         blocked: None,
+        first_arrival: None,
     };
     lab.happen(&[Event::ClaimQueued { claim: Box::new(claim) }]);
     for texts in ["a@q b", "a@q", "a@q b"] {

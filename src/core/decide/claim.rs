@@ -98,9 +98,10 @@ impl Broker {
         spec: Arc<ClaimSpec>,
     ) -> Claim {
         let id = ClaimId(self.state.lab.last_claim + 1);
-        let arrival = i64::try_from(now.0).unwrap_or(i64::MAX);
-        let worth = i64::from(spec.priority) * i64::try_from(PRIORITY_WORTH_MS).unwrap_or(i64::MAX);
         let owner = self.state.sessions[&session].owner.clone();
+        let first_arrival = self.first_arrival(now, &owner.name, &spec);
+        let arrival = i64::try_from(first_arrival.unwrap_or(now).0).unwrap_or(i64::MAX);
+        let worth = i64::from(spec.priority) * i64::try_from(PRIORITY_WORTH_MS).unwrap_or(i64::MAX);
         Claim {
             id,
             session,
@@ -109,6 +110,7 @@ impl Broker {
             owner,
             queued_at: now,
             seniority: Seniority { rank: arrival.saturating_sub(worth), claim: id },
+            first_arrival,
             wait_until: spec.wait_ms.map(|ms| now.plus(ms)),
             spec,
             pin: None,
@@ -133,6 +135,7 @@ impl Broker {
         let ask = Ask { spec: &claim.spec, selections: &selections, pin: None };
         match if capped { Ok(Verdict::Wait) } else { self.scheduler().judge(ask, &kept) } {
             Ok(Verdict::Grant(picks)) if here => {
+                self.arrived(now, &claim);
                 self.grant(now, &claim, picks);
                 return Ok(ClaimReply::Granted(LeaseId(self.state.lab.last_lease)));
             }
@@ -151,6 +154,7 @@ impl Broker {
             return Err(self.refuse(now, &claim, refusal));
         }
         let id = claim.id;
+        self.arrived(now, &claim);
         selections.iter().for_each(|id| self.selections.retain(*id));
         self.asks.insert(id, selections);
         self.emit(now, Event::ClaimQueued { claim: Box::new(claim) });
@@ -379,22 +383,41 @@ pub(in crate::core) fn ended_reply(end: &RequestEnd) -> ClaimReply {
 
 /// A fingerprint of what a claim asks: FNV-1a over a canonical text, stable over versions.
 pub(in crate::core) fn fingerprint(spec: &ClaimSpec) -> u64 {
-    struct Fnv(u64);
-    impl std::fmt::Write for Fnv {
-        fn write_str(&mut self, text: &str) -> std::fmt::Result {
-            for byte in text.bytes() {
-                self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
-            }
-            Ok(())
-        }
-    }
-    let mut hash = Fnv(0xCBF2_9CE4_8422_2325);
-    for need in &spec.needs {
-        let _ = writeln!(hash, "need {need}");
-    }
+    let mut hash = Fnv::of_needs(spec);
     let _ =
         write!(hash, "{:?} {:?} {} {:?} {:?} ", spec.same, spec.distinct, spec.priority, spec.wait_ms, spec.hold_ms);
     let _ = write!(hash, "{:?} {:?} {} {}", spec.note, spec.tags, spec.fail_fast, spec.wait_for_inventory);
     let _ = write!(hash, " {:?}", spec.outer.map(|outer| outer.0));
+    if let Some(retry) = &spec.retry {
+        let _ = write!(hash, " {:?} {}", retry.work, retry.attempt);
+    }
     hash.0
+}
+
+/// A fingerprint of the resources that a claim asks for, however long and for whom.
+pub(in crate::core) fn fingerprint_of_needs(spec: &ClaimSpec) -> u64 {
+    let mut hash = Fnv::of_needs(spec);
+    let _ = write!(hash, "{:?} {:?}", spec.same, spec.distinct);
+    hash.0
+}
+
+struct Fnv(u64);
+
+impl Fnv {
+    fn of_needs(spec: &ClaimSpec) -> Self {
+        let mut hash = Self(0xCBF2_9CE4_8422_2325);
+        for need in &spec.needs {
+            let _ = writeln!(hash, "need {need}");
+        }
+        hash
+    }
+}
+
+impl std::fmt::Write for Fnv {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        for byte in text.bytes() {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
+        }
+        Ok(())
+    }
 }

@@ -162,6 +162,7 @@ impl Broker {
     /// Ends a lease and leaves its session as it is.
     pub(in crate::core) fn give_back(&mut self, now: LabTime, id: LeaseId, end: LeaseEnd, outcome: Option<Outcome>) {
         let lease = self.state.lease(id).clone();
+        self.work_ended(now, &lease, &end, outcome);
         self.emit(now, Event::LeaseEnded { lease: id, session: lease.session, end, outcome });
         let held = lease.picks.iter().map(|pick| pick.resource).filter(|held| !lease.freed.contains(held));
         let held: std::collections::BTreeSet<ResourceId> = held.collect();

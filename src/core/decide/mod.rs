@@ -8,4 +8,5 @@ mod lease;
 mod session;
 mod words;
 
+pub(super) use claim::fingerprint_of_needs;
 pub use keyed::KEYED_REQUEST;

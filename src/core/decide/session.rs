@@ -108,6 +108,9 @@ impl Broker {
             SessionEnd::Kicked { by } => LeaseEnd::Kicked { by: by.clone() },
         };
         for claim in self.claims_of(session) {
+            if let (SessionEnd::Expired, Some(lost)) = (&end, self.state.claims.get(&claim).cloned()) {
+                self.lab_failed(now, &lost.owner.name, &lost.spec, claim);
+            }
             self.withdraw(now, claim, ClaimEnd::SessionEnded);
         }
         for lease in self.leases_of(session) {

@@ -39,6 +39,7 @@ pub(super) fn spec(needs: &[&str]) -> Arc<ClaimSpec> {
         fail_fast: false,
         wait_for_inventory: false,
         outer: None,
+        retry: None,
     })
 }
 
@@ -55,6 +56,7 @@ pub(super) fn claim(id: u64, session: u64, needs: &[&str]) -> Claim {
         wait_until: None,
         pin: None,
         blocked: None,
+        first_arrival: None,
     }
 }
 

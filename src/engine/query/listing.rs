@@ -208,6 +208,7 @@ fn waiting(view: &View<'_>, claim: &Claim, place: u64) -> WaitingInfo {
         tags: texts(&claim.spec.tags),
         queued_at: claim.queued_at.0,
         queued_at_time: view.clock.time(claim.queued_at),
+        first_arrival: claim.first_arrival.map(|first| first.0),
         wait_until: claim.wait_until.map(|until| until.0),
         wait_until_time: claim.wait_until.map(|until| view.clock.time(until)),
         blocked: claim.blocked.as_ref().map(|blocked| blocked.message.to_string()),

@@ -51,6 +51,10 @@ fn waiting(view: &View<'_>, claim: &Claim) -> WhyInfo {
         show_duration_ms(view.clock.now.since(claim.queued_at)),
         view.clock.time(claim.queued_at)
     ));
+    if let Some(first) = claim.first_arrival {
+        let first = view.clock.time(first);
+        reasons.push(format!("it is a retry, and its place counts from the first arrival of its work at {first}"));
+    }
     reasons.push(claim.wait_until.map_or_else(
         || "it waits without a limit".to_owned(),
         |until| format!("it stops waiting at {}", view.clock.time(until)),

@@ -15,7 +15,8 @@ use crate::core::state::State;
 use crate::core::tables::{Batch, JournalFilter, LabRecord, ResourceRecord, SessionRecord, TableChanges, Tables};
 use crate::core::types::{ClaimId, LabTime, LeaseId, ResourceId, SessionId};
 use records::{
-    claim, ended, every_event, key, keyed, lease, mark, name, pool, refused, request, resource, secret, session,
+    arrival, claim, ended, every_event, key, keyed, lease, mark, name, pool, refused, request, resource, secret,
+    session,
 };
 
 pub mod records;
@@ -113,6 +114,7 @@ pub async fn records_come_back_as_they_were<F: Factory>(factory: &F) {
         requests: requests.clone(),
         forgotten: vec![],
         keyed: vec![(secret("aa"), Some(keyed("aa")))],
+        arrivals: vec![(ClaimId(8), Some(arrival(8)))],
     };
     writer.commit(every_event(), changes).await;
     let expected = Tables {
@@ -128,6 +130,7 @@ pub async fn records_come_back_as_they_were<F: Factory>(factory: &F) {
         leases: vec![lease(7, &["pixel-1", "pixel-1", "pixel-2"])],
         requests,
         keyed: vec![keyed("aa")],
+        arrivals: vec![arrival(8)],
     };
     assert_eq!(writer.tables().await, expected);
     drop(writer);
@@ -374,7 +377,10 @@ pub async fn the_journal_can_be_narrowed<F: Factory>(factory: &F) {
     let granted = 1 + every_event().iter().position(|event| event.kind() == "lease_granted").unwrap() as u64;
     assert_eq!(writer.journal(JournalFilter { after: granted, ..of_lease }).await, ends[1..]);
     let of_claim = JournalFilter { claim: Some(ClaimId(8)), ..whole_journal() };
-    assert_eq!(writer.journal(of_claim).await, ["claim_queued", "claim_pinned", "claim_blocked", "claim_ended"]);
+    assert_eq!(
+        writer.journal(of_claim).await,
+        ["claim_queued", "claim_pinned", "claim_blocked", "claim_ended", "arrival_noted"]
+    );
     let of_session = |id| JournalFilter { session: Some(SessionId(id)), ..whole_journal() };
     let seen = writer.journal(of_session(1)).await;
     assert_eq!((seen[0], seen[seen.len() - 1], seen.len()), ("session_opened", "session_ended", 10));

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::core::arrivals::{Arrival, ArrivalKey};
 use crate::core::claim::{Blocked, Claim, ClaimEnd, ClaimSpec, Pin, Seniority};
 use crate::core::event::Event;
 use crate::core::inventory::{Cooling, Mark, Marks, OnDrop, Origin, Pending, Pool, ResourceSpec, SecretRef};
@@ -121,6 +122,7 @@ pub fn claim_spec() -> Arc<ClaimSpec> {
         fail_fast: true,
         wait_for_inventory: false,
         outer: Some(LeaseId(3)),
+        retry: None,
     })
 }
 
@@ -136,6 +138,7 @@ pub fn claim(id: u64) -> Claim {
         seniority: Seniority { rank: -299_996, claim: ClaimId(id) },
         wait_until: Some(LabTime(u64::MAX)),
         pin: Some(Pin::Resources(vec![vec![ResourceId(1), ResourceId(2)]])),
+        first_arrival: None,
         blocked: Some(Blocked { alias: key("dut"), message: "all are drained".into() }),
     }
 }
@@ -171,6 +174,12 @@ pub fn request(session: u64, request: u64, end: RequestEnd) -> RequestRecord {
 
 pub fn refused() -> ClaimEnd {
     ClaimEnd::Refused(Refusal::new(Code::Impossible, "no phone has api >= 40").of_need("dut"))
+}
+
+pub fn arrival(id: u64) -> Arrival {
+    let key = ArrivalKey { owner: "ann".into(), work: "github:a/b/9/test".into(), needs: u64::MAX };
+    let (id, first) = (ClaimId(id), LabTime(4));
+    Arrival { id, key, first, attempt: 2, carried: 1, failed: true, claim: id }
 }
 
 pub fn keyed(text: &str) -> KeyedRecord {
@@ -225,6 +234,8 @@ pub fn every_event() -> Vec<Event> {
         Event::PoolSet { pool: capped_pool(), origin: Origin::File },
         Event::ResourceCooling { resource, cooling: Cooling { until: LabTime(77), slots: 1 } },
         Event::ResourceCooled { resource },
+        Event::ArrivalNoted { arrival: arrival(8) },
+        Event::ArrivalForgotten { claim: ClaimId(9) },
     ]
 }
 

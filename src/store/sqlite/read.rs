@@ -40,6 +40,8 @@ pub async fn tables(connection: &mut SqliteConnection) -> Result<Tables> {
     tables.leases = all(connection, LEASES, |row| json(row, 0, "lease")).await?;
     tables.requests = requests(connection).await?;
     tables.keyed = all(connection, "SELECT record FROM keyed ORDER BY key", |row| json(row, 0, "keyed")).await?;
+    const ARRIVALS: &str = "SELECT record FROM arrival ORDER BY claim";
+    tables.arrivals = all(connection, ARRIVALS, |row| json(row, 0, "arrival")).await?;
     Ok(tables)
 }
 

@@ -50,10 +50,12 @@ enum Kind {
     Request,
     KeyedGone,
     Keyed,
+    ArrivalGone,
+    Arrival,
 }
 
 /// What writes each kind; `@` stands for its rows.
-const STATEMENTS: [(Kind, &str); 19] = [
+const STATEMENTS: [(Kind, &str); 21] = [
     (
         Kind::Journal,
         "INSERT INTO journal (event, batch, at, wall_ms, kind, lease, claim, session, resource, body)
@@ -129,6 +131,12 @@ const STATEMENTS: [(Kind, &str); 19] = [
     (
         Kind::Keyed,
         "INSERT INTO keyed (key, record) SELECT value ->> 0, value ->> 1 FROM jsonb_each(@) WHERE true
+         ON CONFLICT DO UPDATE SET record = excluded.record;",
+    ),
+    (Kind::ArrivalGone, "DELETE FROM arrival WHERE claim IN (SELECT value FROM jsonb_each(@));"),
+    (
+        Kind::Arrival,
+        "INSERT INTO arrival (claim, record) SELECT value ->> 0, value ->> 1 FROM jsonb_each(@) WHERE true
          ON CONFLICT DO UPDATE SET record = excluded.record;",
     ),
 ];
@@ -342,6 +350,9 @@ impl Packed {
         }
         for (key, record) in &tables.keyed {
             self.named((Kind::Keyed, Kind::KeyedGone), &key.0, record.as_ref())?;
+        }
+        for (id, arrival) in &tables.arrivals {
+            self.numbered((Kind::Arrival, Kind::ArrivalGone), id.0, arrival.as_ref())?;
         }
         Ok(())
     }
