@@ -141,12 +141,12 @@ pub(super) async fn hold(plan: &Plan, report: &mut Report) -> Result<(), Failure
     let (connections, opened) = open_all(plan).await?;
     let sessions = connections.len() as u64;
     let window = Window::of(plan);
+    let used = tokio::spawn(used_over(plan.clone(), window));
     let mut tasks = JoinSet::new();
     for connection in connections {
         tasks.spawn(stay(plan.clone(), window, connection));
     }
-    sleep_until(plan, window.close_us).await;
-    let rss_after = plan.pid.and_then(machine::rss_kib);
+    let used = used.await.unwrap_or_default();
     let mut renewals = Histogram::default();
     let mut lost = 0;
     let mut reason = None;
@@ -169,9 +169,9 @@ pub(super) async fn hold(plan: &Plan, report: &mut Report) -> Result<(), Failure
     report.whole("sessions_lost", lost);
     report.latency("open", &opened);
     report.latency("renew", &renewals);
-    if let (Some(before), Some(after)) = (rss_before, rss_after) {
+    tell_used(report, window, used);
+    if let (Some(before), Some(after)) = (rss_before, used.broker_rss_kib) {
         report.whole("broker_rss_before_kib", before);
-        report.whole("broker_rss_kib", after);
         report.whole("broker_rss_per_session_bytes", after.saturating_sub(before) * 1_024 / sessions.max(1));
     }
     Ok(())
@@ -218,13 +218,25 @@ async fn open_all(plan: &Plan) -> Result<(Vec<Connection>, Histogram), Failure> 
 
 type Tasks<const N: usize> = JoinSet<Result<(Connection, [Histogram; N]), Failure>>;
 
-/// What the broker's process took: processor time in microseconds, and memory in KiB.
-type Used = Option<(u64, u64)>;
+/// What the processes took while it was measured: processor time in microseconds, memory in KiB.
+/// `None` where the system does not tell, and for a broker whose process is not known.
+#[derive(Clone, Copy, Debug, Default)]
+struct Used {
+    load_us: Option<u64>,
+    broker_us: Option<u64>,
+    broker_rss_kib: Option<u64>,
+}
 
 fn tell_used(report: &mut Report, window: Window, used: Used) {
-    if let Some((cpu_us, rss_kib)) = used {
+    let percent = |us: u64| us * 100 / window.length_us();
+    if let Some(rss_kib) = used.broker_rss_kib {
         report.whole("broker_rss_kib", rss_kib);
-        report.whole("broker_cpu_percent", cpu_us * 100 / window.length_us());
+    }
+    if let Some(us) = used.broker_us {
+        report.whole("broker_cpu_percent", percent(us));
+    }
+    if let Some(us) = used.load_us {
+        report.whole("load_cpu_percent", percent(us));
     }
 }
 
@@ -251,13 +263,18 @@ async fn finish<const N: usize>(
     Ok((sums, used.await.unwrap_or_default()))
 }
 
-/// Processor time the broker used while it was measured, and its memory at the end.
+/// Processor time used while it is measured, and the broker's memory at the end.
 async fn used_over(plan: Plan, window: Window) -> Used {
-    let pid = plan.pid?;
+    let own = std::process::id();
     sleep_until(&plan, window.open_us).await;
-    let before = machine::cpu_us(pid)?;
+    let (load, broker) = (machine::cpu_us(own), plan.pid.and_then(machine::cpu_us));
     sleep_until(&plan, window.close_us).await;
-    Some((machine::cpu_us(pid)?.saturating_sub(before), machine::rss_kib(pid)?))
+    let since = |pid: u32, before: Option<u64>| Some(machine::cpu_us(pid)?.saturating_sub(before?));
+    Used {
+        load_us: since(own, load),
+        broker_us: plan.pid.and_then(|pid| since(pid, broker)),
+        broker_rss_kib: plan.pid.and_then(machine::rss_kib),
+    }
 }
 
 /// Sleeps until then, or until an interrupt, which is seen within a second.
