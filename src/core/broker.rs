@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use super::claim::{Claim, ClaimEnd, Seniority};
 use super::command::{Command, Reply};
+use super::eta::Holds;
 use super::event::Event;
 use super::inventory::{Cooling, Pool};
 use super::lease::Lease;
@@ -39,6 +40,8 @@ pub struct Broker {
     pub(super) connected: BTreeSet<SessionId>,
     /// Sessions that have not come back since this process started, while it waits for them.
     pub(super) away: BTreeSet<SessionId>,
+    /// How long leases were held, for estimates: the store has it too, so no event tells it.
+    pub(super) holds: Holds,
     pub(super) stopping: bool,
     pub(super) store_works: bool,
     /// Pools in which something changed since the last settling.
@@ -72,6 +75,7 @@ impl Broker {
             asks,
             connected,
             away: BTreeSet::new(),
+            holds: Holds::default(),
             stopping: false,
             store_works: true,
             dirty: BTreeSet::new(),
@@ -97,8 +101,14 @@ impl Broker {
     /// stopping, and which sessions it waits for still. Who is connected is to be said anew.
     pub fn take_over(&mut self, before: &Self) {
         self.stopping = before.stopping;
+        self.holds = before.holds.clone();
         let known = before.away.iter().copied().filter(|session| self.state.sessions.contains_key(session));
         self.away = known.collect();
+    }
+
+    /// Takes note of a lease that ended before this process began, oldest first.
+    pub fn remember_hold(&mut self, lease: &Lease, ended_at: LabTime) {
+        self.holds.note_lease(lease, ended_at);
     }
 
     /// Events made since the last batch was taken.
@@ -232,6 +242,7 @@ impl Broker {
                 self.selections.restand(&self.state, *resource);
                 self.touch_resource(*resource, true);
             }
+            Event::PoolRemoved { pool } => self.holds.forget(pool),
             Event::ResourceCooling { resource, .. } => self.selections.restand(&self.state, *resource),
             Event::ResourceCooled { resource } => {
                 self.selections.restand(&self.state, *resource);
@@ -424,7 +435,7 @@ impl Broker {
 
     /// The pools, and those that claims waiting for them wait for as well: what such a claim
     /// keeps back in one of them hangs on the others.
-    fn spread(&self, mut pools: BTreeSet<Key>) -> Vec<Key> {
+    pub(super) fn spread(&self, mut pools: BTreeSet<Key>) -> Vec<Key> {
         let mut fresh: Vec<Key> = pools.iter().cloned().collect();
         while let Some(pool) = fresh.pop() {
             let Some(pool) = self.state.pools.get(&pool) else { continue };
