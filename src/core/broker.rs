@@ -11,6 +11,7 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::claim::{Claim, ClaimEnd, Seniority};
@@ -64,7 +65,7 @@ impl Broker {
         for claim in state.claims.values() {
             let interned = claim.spec.needs.iter().map(|need| selections.intern(&state, need));
             let interned: Vec<SelectionId> = interned.collect::<Result<_, _>>()?;
-            interned.iter().for_each(|id| selections.retain(*id));
+            selections.enqueue(claim, &interned);
             asks.insert(claim.id, interned);
         }
         let keyed = state.sessions.values().filter(|session| matches!(session.kind, SessionKind::Keyed { .. }));
@@ -318,8 +319,8 @@ impl Broker {
 
     /// A claim is off the queue: what it kept back is anybody's.
     pub(super) fn forget_claim(&mut self, claim: &Claim) {
-        for id in self.asks.remove(&claim.id).into_iter().flatten() {
-            self.selections.release(id);
+        if let Some(ids) = self.asks.remove(&claim.id) {
+            self.selections.dequeue(claim, &ids);
         }
         self.touch_claim(&claim.spec.needs);
     }
@@ -366,10 +367,7 @@ impl Broker {
         let mut kept = Kept::default();
         let mut again = false;
         let mut after: Option<Seniority> = None;
-        while let Some(next) = self.next_waiting(pools, after) {
-            if !self.has_left(pools, &kept) {
-                break;
-            }
+        while let Some(next) = self.next_waiting(pools, after, &kept) {
             after = Some(next);
             again |= self.consider(now, next.claim, &mut kept) && self.fills_a_cap();
         }
@@ -381,8 +379,8 @@ impl Broker {
         let mut kept = Kept::default();
         let pools = self.spread(State::pools_of(newcomer).into_iter().cloned().collect());
         let mut after: Option<Seniority> = None;
-        while let Some(next) = self.next_waiting(&pools, after) {
-            if next > newcomer.seniority || !self.has_left(&pools, &kept) {
+        while let Some(next) = self.next_waiting(&pools, after, &kept) {
+            if next > newcomer.seniority {
                 break;
             }
             after = Some(next);
@@ -417,11 +415,13 @@ impl Broker {
                 for pick in picks {
                     kept.keep(self.state.resource(pick.resource), pick.slots);
                 }
+                self.note_spent(id, kept);
             }
             Ok(Verdict::Keep(slots, pin)) => {
                 for (resource, slots) in slots {
                     kept.keep(self.state.resource(resource), slots);
                 }
+                self.note_spent(id, kept);
                 if pin != claim.pin {
                     self.emit(now, Event::ClaimPinned { claim: id, pin });
                 }
@@ -431,6 +431,16 @@ impl Broker {
             Err(_) => self.end_claim(now, id, ClaimEnd::Refused(too_complex(&claim))),
         }
         false
+    }
+
+    /// Notes which selections of a claim that keeps back have nothing left: others who wait for
+    /// them need not be looked at in this pass, in which nothing comes free.
+    fn note_spent(&self, id: ClaimId, kept: &mut Kept) {
+        for selection in &self.asks[&id] {
+            if !self.scheduler().has_left(*selection, kept) {
+                kept.spent.insert(*selection);
+            }
+        }
     }
 
     /// The pools, and those that claims waiting for them wait for as well: what such a claim
@@ -450,22 +460,22 @@ impl Broker {
         pools.into_iter().collect()
     }
 
-    fn next_waiting(&self, pools: &[Key], after: Option<Seniority>) -> Option<Seniority> {
+    /// The next claim that a pass over the pools has to look at; none once nothing is left.
+    fn next_waiting(&self, pools: &[Key], after: Option<Seniority>, kept: &Kept) -> Option<Seniority> {
+        let has_left = |pool: &Key| self.selections.slots_free(pool) > kept.of_pool(pool);
+        if !pools.iter().any(has_left) {
+            return None;
+        }
         let from = |pool: &Key| {
             let queue = &self.state.pools.get(pool)?.queue;
-            match after {
-                None => queue.first().copied(),
-                Some(after) => {
-                    let later = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
-                    queue.range(later).next().copied()
-                }
+            // Where owners are capped, a claim that cannot be granted may hold up others.
+            if self.state.counting.contains(pool) {
+                let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+                return queue.range((from, Bound::Unbounded)).next().copied();
             }
+            self.selections.next_waiting(pool, after, &kept.spent)
         };
         pools.iter().filter_map(from).min()
-    }
-
-    fn has_left(&self, pools: &[Key], kept: &Kept) -> bool {
-        pools.iter().any(|pool| self.selections.slots_free(pool) > kept.of_pool(pool))
     }
 
     pub(super) fn pool(&self, key: &Key) -> Option<&Arc<Pool>> {
