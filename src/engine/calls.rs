@@ -213,6 +213,7 @@ impl Machine {
     fn renew_in_stop(&mut self, at: BootTime, session: SessionId, renewal: u64) -> Result<Answer, RpcError> {
         let Some(ttl_ms) = self.presence.renewable(session) else { return self.renewed(session, renewal) };
         self.count_by(session, renewal);
+        self.unpromised.remove(&session);
         let promise_ms = self.options.restart_grace_ms.max(ttl_ms);
         self.decide(Command::Promise { session, promise_ms: Some(promise_ms) });
         let renewed = self.promise_of(session, promise_ms);
@@ -221,11 +222,12 @@ impl Machine {
         Ok(Answer::Renewed(renewed))
     }
 
-    /// A client counts by this answer: a longer promise before it binds no more.
+    /// A client counts by this answer: a longer promise before it binds no more. The books are told
+    /// with the next step, as a renewal is answered between steps too.
     fn count_by(&mut self, session: SessionId, renewal: u64) {
         let first = (self.broker.state().lab.term << 32) + 1;
         if self.presence.counts_by(session, renewal, first) {
-            self.broker.decide(self.clock.now, Command::Promise { session, promise_ms: None });
+            self.unpromised.insert(session);
         }
     }
 
@@ -275,7 +277,6 @@ impl Machine {
             place: None,
             blocked: None,
             capped: None,
-            eta: None,
             in_the_way: Vec::new(),
             lease: None,
             end: None,

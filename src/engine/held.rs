@@ -67,10 +67,12 @@ impl Held {
         self.ready.append(&mut self.sealed);
     }
 
-    /// The batch that was being committed is not there: whoever waits for an answer gets this
-    /// one instead. Nobody else hears anything, but for sockets that are to close.
-    pub fn refuse_sealed(&mut self, error: &RpcError) {
-        for output in std::mem::take(&mut self.sealed) {
+    /// The batch that was being committed is not there, nor what was decided on top of it: whoever
+    /// waits for an answer gets this one instead. Nobody else hears anything, but for sockets that
+    /// are to close.
+    pub fn refuse_all(&mut self, error: &RpcError) {
+        let sealed = std::mem::take(&mut self.sealed);
+        for output in sealed.into_iter().chain(std::mem::take(&mut self.open)) {
             let instead = match output {
                 Output::Socket(socket, Outgoing::Answer { id, .. }) => {
                     Output::Socket(socket, Outgoing::Answer { id, result: Err(error.clone()) })

@@ -24,14 +24,11 @@ use super::presence::Presence;
 use super::view::{LabClock, Seen, View};
 use crate::clock::BootTime;
 use crate::core::broker::Broker;
-use crate::core::claim::Claim;
 use crate::core::command::Command;
-use crate::core::eta::Eta;
 use crate::core::event::Event;
 use crate::core::limits::{Limits, RETURN_GRACE_MS_MAX};
 use crate::core::session::SessionEnd;
-use crate::core::state::State;
-use crate::core::tables::{Batch, PastLease, TableChanges, Tables};
+use crate::core::tables::{Batch, TableChanges, Tables};
 use crate::core::types::{LabTime, SessionId};
 use crate::protocol::call::StoreNotice;
 use crate::protocol::error::{CloseReason, RpcError, code};
@@ -77,13 +74,11 @@ pub(super) enum Left {
 #[derive(Clone, Debug)]
 pub struct Waiting {
     /// The claim.
-    pub claim: Arc<Claim>,
+    pub claim: Arc<crate::core::claim::Claim>,
     /// Where its session is reached.
     pub socket: Option<SocketId>,
     /// Which cap of its owner holds it up.
     pub capped: Option<String>,
-    /// When it may be granted.
-    pub eta: Option<Eta>,
 }
 
 /// The planned stop, under way.
@@ -108,6 +103,10 @@ pub struct Machine {
     pub(super) left_now: Vec<Left>,
     /// Sessions opened in a batch that is not known to be durable.
     pub(super) fresh: BTreeSet<SessionId>,
+    /// Sessions whose longer promise binds no more, which the next step tells the books.
+    pub(super) unpromised: BTreeSet<SessionId>,
+    /// The store works again, which the next step tells the books.
+    works_again: bool,
     in_flight: bool,
     /// The books hold what is not known to be durable.
     in_doubt: bool,
@@ -146,6 +145,8 @@ impl Machine {
             leaving: Vec::new(),
             left_now: Vec::new(),
             fresh: BTreeSet::new(),
+            unpromised: BTreeSet::new(),
+            works_again: false,
             in_flight: false,
             in_doubt: false,
             failure: None,
@@ -175,15 +176,6 @@ impl Machine {
         self.presence.accept_from(at);
         self.return_grace_until = Some(at.plus(RETURN_GRACE_MS_MAX));
         self.serving_since = at;
-    }
-
-    /// Tells which leases ended last, newest first: estimates of waiting go by how long they were held.
-    pub fn remember(&mut self, past: &[PastLease]) {
-        for past in past.iter().rev() {
-            if let Some(ended) = &past.ended {
-                self.broker.remember_hold(&past.lease, ended.at);
-            }
-        }
     }
 
     /// The books, to look at.
@@ -284,9 +276,15 @@ impl Machine {
             self.check_stop(at);
             return None;
         }
+        if std::mem::take(&mut self.works_again) {
+            self.decide_quietly(Command::StoreWorks(true));
+        }
         for _ in 0..BATCH_INPUTS_MAX {
             let Some(input) = self.gathered.pop_front() else { break };
             self.take(at, input);
+        }
+        for session in std::mem::take(&mut self.unpromised) {
+            self.decide_quietly(Command::Promise { session, promise_ms: None });
         }
         self.pass_time(at);
         let (events, tables) = self.broker.take_batch();
@@ -326,7 +324,7 @@ impl Machine {
         self.in_flight = false;
         self.settled(at, batch);
         if self.failure.take().is_some() {
-            self.decide_quietly(Command::StoreWorks(true));
+            self.works_again = true;
             self.tell_store(true, "the store works again");
         }
         self.check_stop(at);
@@ -338,6 +336,7 @@ impl Machine {
         self.advance(at);
         let first = self.failure.is_none();
         self.failure = Some(message.into());
+        self.broker.store_fails();
         self.refuse_gathered(at);
         if first {
             self.tell_store(
@@ -369,7 +368,7 @@ impl Machine {
         self.last_made = tables.last_event;
         self.last_event = tables.last_event;
         self.fresh.clear();
-        self.held.refuse_sealed(&unavailable());
+        self.held.refuse_all(&unavailable());
         self.presence.undo_expiries(at);
         self.meet_sessions(at);
         self.rebind();
@@ -422,12 +421,10 @@ impl Machine {
         let sockets: BTreeMap<SessionId, SocketId> =
             self.sockets.iter().filter_map(|(id, socket)| Some((socket.session?, *id))).collect();
         let in_order = state.queue.iter().filter_map(|seniority| state.claims.get(&seniority.claim));
-        let etas = self.broker.etas(self.clock.now, None);
         let waiting = in_order.map(|claim| Waiting {
             claim: claim.clone(),
             socket: sockets.get(&claim.session).copied(),
             capped: super::query::capped_words(state, claim),
-            eta: etas.get(&claim.id).copied(),
         });
         Some(waiting.collect())
     }
@@ -523,12 +520,7 @@ impl Machine {
             last_seen_ms: self.presence.last_seen_ms(session, at),
             connected: self.presence.is_connected(session),
         };
-        let etas = |claim: Option<&Claim>| {
-            let pools = claim.map(State::pools_of);
-            self.broker.etas(self.clock.now, pools.as_ref())
-        };
         reading(&View {
-            etas: &etas,
             state: self.broker.state(),
             presence: &presence,
             clock: self.clock,
@@ -696,7 +688,7 @@ impl Machine {
             stop.done.push(done); // Asked twice: both are told.
             return;
         }
-        self.broker.decide(self.clock.now, Command::StopGranting);
+        self.broker.stop_granting();
         self.stop = Some(Stop { since: at, done: vec![done], renewed: BTreeSet::new(), over: false });
         let sockets: Vec<SocketId> =
             self.sockets.iter().filter(|(_, socket)| socket.session.is_some()).map(|(id, _)| *id).collect();
