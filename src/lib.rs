@@ -11,6 +11,7 @@
 //! - [`server`]: WebSocket and HTTP in front of the engine.
 //! - [`client`]: connect, resume, self-fence; builds without the rest.
 //! - [`cli`]: the commands.
+//! - `testing`: the simulation of all of them under one seed (feature `testing`).
 
 pub mod clock;
 #[cfg(feature = "server")]
@@ -31,3 +32,5 @@ pub mod store;
 
 #[cfg(feature = "cli")]
 pub mod cli;
+#[cfg(feature = "testing")]
+pub mod testing;

@@ -109,6 +109,13 @@ const LAYERS: &[Layer] = &[
         crates: None,
         why: "a Rust test-suite depends on the client without pulling in the broker",
     },
+    Layer {
+        folder: "testing",
+        modules: &["testing", "client", "server", "engine", "core", "protocol", "clock"],
+        never: &["axum", "sqlx", "clap", "HashMap", "HashSet", "boot_now", "wall_now_ms", "random_secret"],
+        crates: None,
+        why: "a simulated run is a pure function of its script: no clock, no randomness, nothing without an order",
+    },
     Layer { folder: "units", modules: &[], never: &["tokio"], crates: None, why: "everybody leans on it" },
     Layer { folder: "clock", modules: &[], never: &["tokio"], crates: None, why: "everybody leans on it" },
 ];

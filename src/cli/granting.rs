@@ -121,8 +121,6 @@ struct Said<'a> {
     messages: &'a Messages,
     began: BootTime,
     at: BootTime,
-    /// When the broker last told of the claim.
-    told: BootTime,
     gist: Option<waiting::Gist>,
     trouble: Option<String>,
 }
@@ -130,7 +128,7 @@ struct Said<'a> {
 impl<'a> Said<'a> {
     fn new(messages: &'a Messages) -> Self {
         let now = boot_now();
-        Self { messages, began: now, at: now, told: now, gist: None, trouble: None }
+        Self { messages, began: now, at: now, gist: None, trouble: None }
     }
 
     fn pause(&self) -> Duration {
@@ -142,16 +140,15 @@ impl<'a> Said<'a> {
         let gist = waiting::gist(claim);
         if self.gist.as_ref() != Some(&gist) {
             self.gist = Some(gist);
-            self.line(waiting::line(claim, 0));
+            self.line(waiting::line(claim));
         }
-        self.told = boot_now();
         self.live(claim);
     }
 
     fn again(&mut self, claim: Option<&ClaimInfo>) {
         let Some(claim) = claim else { return self.at = boot_now() };
         if boot_now().since(self.at) >= waiting::SAY_AGAIN_MS {
-            self.line(waiting::line(claim, boot_now().since(self.told)));
+            self.line(waiting::line(claim));
         }
         self.live(claim);
     }
@@ -164,8 +161,7 @@ impl<'a> Said<'a> {
     fn live(&self, claim: &ClaimInfo) {
         let waited = crate::units::show_duration_ms(boot_now().since(self.began));
         let place = claim.place.map(|place| format!(", place {place}")).unwrap_or_default();
-        let eta = waiting::eta(claim, boot_now().since(self.told)).map(|eta| format!(", {eta}")).unwrap_or_default();
-        self.messages.live(format!("waiting for {waited}{place}{eta}"));
+        self.messages.live(format!("waiting for {waited}{place}"));
     }
 
     fn event(&mut self, event: &Event) {

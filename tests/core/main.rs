@@ -6,7 +6,6 @@
 mod circles;
 mod drops;
 mod endings;
-mod eta;
 mod impossible;
 mod inventory;
 mod keyed;

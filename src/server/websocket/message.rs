@@ -19,7 +19,7 @@ const ID_BYTES_MAX: usize = 256;
 
 /// What a text frame turned out to be.
 #[derive(Debug)]
-pub(super) enum Read {
+pub(crate) enum Read {
     /// A call, or a notification where there is no id.
     Call(Option<Id>, Call),
     /// An answer to something the broker never asked: nothing to do.
@@ -29,7 +29,7 @@ pub(super) enum Read {
 }
 
 /// Reads a text frame.
-pub(super) fn read(text: &str, peer: IpAddr) -> Read {
+pub(crate) fn read(text: &str, peer: IpAddr) -> Read {
     let incoming: Incoming<'_> = match serde_json::from_str(text) {
         Ok(incoming) => incoming,
         Err(error) => return unreadable(text, &error),
@@ -88,7 +88,7 @@ fn unreadable(text: &str, error: &serde_json::Error) -> Read {
 }
 
 /// The text of an answer.
-pub(super) fn answer(id: &Id, result: &Result<Answer, RpcError>) -> String {
+pub(crate) fn answer(id: &Id, result: &Result<Answer, RpcError>) -> String {
     match result {
         Ok(Answer::Opened(opened, _)) => success(id, opened),
         Ok(Answer::Renewed(renewed)) => success(id, renewed),
@@ -102,7 +102,7 @@ pub(super) fn answer(id: &Id, result: &Result<Answer, RpcError>) -> String {
 }
 
 /// The text of an error answer.
-pub(super) fn failure(id: Option<&Id>, error: &RpcError) -> String {
+pub(crate) fn failure(id: Option<&Id>, error: &RpcError) -> String {
     text(&rpc::Response::<()> { jsonrpc: "2.0", id, result: None, error: Some(error) })
 }
 
@@ -111,7 +111,7 @@ fn success<R: Serialize>(id: &Id, result: R) -> String {
 }
 
 /// The text of a notification.
-pub(super) fn notification(told: &Notice) -> String {
+pub(crate) fn notification(told: &Notice) -> String {
     match told {
         // One whose secrets could not be read has ended by now.
         Notice::Granted(told) if told.info.end.is_some() => notify(notice::CLAIM_ENDED, &told.info),

@@ -4,7 +4,7 @@
 //! problem that says what to offer, and a session's memory is what a broker of thousands is
 //! measured by: small buffers, no boxes between the frames and the TCP stream.
 
-mod message;
+pub(crate) mod message;
 mod socket;
 #[cfg(test)]
 mod tests;
