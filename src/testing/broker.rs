@@ -536,6 +536,14 @@ impl World {
     fn stopped(&mut self) {
         let Some(process) = &mut self.process else { return };
         process.ending = true;
+        // Somebody is cut off for so long that it lives by the longer promise alone.
+        if self.dice.one_in(2) && !self.calm {
+            let nth = self.dice.roll(self.runners.len() as u64);
+            if let Some(runner) = self.runners.get_mut(usize::try_from(nth).unwrap_or(0)) {
+                runner.cut_off_until = self.now + RESTART_GRACE_MS * 1_000 + 5_000_000;
+            }
+        }
+        let Some(process) = &mut self.process else { return };
         let sockets: Vec<SocketId> = process.sockets.keys().copied().collect();
         for socket in sockets {
             self.pump(socket);

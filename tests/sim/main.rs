@@ -95,3 +95,20 @@ fn fresh_seeds_hold() {
         assert!(seen.contains_key(kind), "{kind} never happened: {seen:?}");
     }
 }
+
+/// A mutant that no longer applies proves nothing: `scripts/mutants` builds and runs them all.
+#[test]
+fn every_mutant_still_applies() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut patches = 0;
+    for entry in std::fs::read_dir(root.join("tests/mutants")).expect("tests/mutants is there") {
+        let path = entry.expect("a file").path();
+        let text = std::fs::read_to_string(&path).expect("a patch");
+        assert!(text.starts_with("# "), "{} begins with a line saying what it breaks", path.display());
+        let told = std::process::Command::new("git").args(["apply", "--check"]).arg(&path).current_dir(root).output();
+        let told = told.expect("git is there, as it was for the clone");
+        assert!(told.status.success(), "{}: {}", path.display(), String::from_utf8_lossy(&told.stderr));
+        patches += 1;
+    }
+    assert!(patches >= 12, "{patches} mutants");
+}
