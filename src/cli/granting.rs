@@ -121,6 +121,8 @@ struct Said<'a> {
     messages: &'a Messages,
     began: BootTime,
     at: BootTime,
+    /// When the broker last told of the claim.
+    told: BootTime,
     gist: Option<waiting::Gist>,
     trouble: Option<String>,
 }
@@ -128,7 +130,7 @@ struct Said<'a> {
 impl<'a> Said<'a> {
     fn new(messages: &'a Messages) -> Self {
         let now = boot_now();
-        Self { messages, began: now, at: now, gist: None, trouble: None }
+        Self { messages, began: now, at: now, told: now, gist: None, trouble: None }
     }
 
     fn pause(&self) -> Duration {
@@ -140,15 +142,16 @@ impl<'a> Said<'a> {
         let gist = waiting::gist(claim);
         if self.gist.as_ref() != Some(&gist) {
             self.gist = Some(gist);
-            self.line(waiting::line(claim));
+            self.line(waiting::line(claim, 0));
         }
+        self.told = boot_now();
         self.live(claim);
     }
 
     fn again(&mut self, claim: Option<&ClaimInfo>) {
         let Some(claim) = claim else { return self.at = boot_now() };
         if boot_now().since(self.at) >= waiting::SAY_AGAIN_MS {
-            self.line(waiting::line(claim));
+            self.line(waiting::line(claim, boot_now().since(self.told)));
         }
         self.live(claim);
     }
@@ -161,7 +164,8 @@ impl<'a> Said<'a> {
     fn live(&self, claim: &ClaimInfo) {
         let waited = crate::units::show_duration_ms(boot_now().since(self.began));
         let place = claim.place.map(|place| format!(", place {place}")).unwrap_or_default();
-        self.messages.live(format!("waiting for {waited}{place}"));
+        let eta = waiting::eta(claim, boot_now().since(self.told)).map(|eta| format!(", {eta}")).unwrap_or_default();
+        self.messages.live(format!("waiting for {waited}{place}{eta}"));
     }
 
     fn event(&mut self, event: &Event) {

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::broker::{Broker, Listing};
 use super::output::{self, Cell, Screen, Table};
 use super::words::{self, Now};
-use super::{Failure, Globals, exit_code};
+use super::{Failure, Globals, exit_code, waiting};
 use crate::protocol::info::{ClaimInfo, WaitingInfo};
 
 /// Claims whose holders in the way are asked for: each is a question of its own.
@@ -94,7 +94,8 @@ fn waits_for(broker: &Broker, item: &WaitingInfo, index: usize) -> String {
 }
 
 fn table(items: &[WaitingInfo], waits: &[String], now: Now) -> Table {
-    let mut table = Table::new(&["PLACE", "CLAIM", "OWNER", "NEED", "JOB", "WAITING", "PRIORITY", "WAITS FOR"]);
+    let mut table =
+        Table::new(&["PLACE", "CLAIM", "OWNER", "NEED", "JOB", "WAITING", "GRANTED", "PRIORITY", "WAITS FOR"]);
     for (item, waits) in items.iter().zip(waits) {
         table.row([
             Cell::from(item.place.to_string()),
@@ -103,6 +104,7 @@ fn table(items: &[WaitingInfo], waits: &[String], now: Now) -> Table {
             item.needs.join(" + ").into(),
             words::job(&item.tags, item.note.as_deref()).unwrap_or_default().into(),
             now.for_how_long(item.queued_at, &item.queued_at_time).into(),
+            item.eta.map_or_else(|| "unknown".to_owned(), |eta| waiting::range(eta.low_ms, eta.high_ms)).into(),
             item.priority.to_string().into(),
             waits.as_str().into(),
         ]);

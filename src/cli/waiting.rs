@@ -8,10 +8,14 @@ use crate::units::show_duration_ms;
 /// How long nothing may be said while a claim waits.
 pub const SAY_AGAIN_MS: u64 = 60_000;
 
-/// The line about a waiting claim: `place 2: phone-1 is held by ann@ci (job) for 12m, 48m more at most`.
+/// The line about a waiting claim that was told of so long ago:
+/// `place 2, in 5m to 20m: phone-1 is held by ann@ci (job) for 12m, 48m more at most`.
 #[must_use]
-pub fn line(claim: &ClaimInfo) -> String {
-    let place = claim.place.map_or_else(|| "in the queue".to_owned(), |place| format!("place {place}"));
+pub fn line(claim: &ClaimInfo, told_ms_ago: u64) -> String {
+    let mut place = claim.place.map_or_else(|| "in the queue".to_owned(), |place| format!("place {place}"));
+    if let Some(eta) = eta(claim, told_ms_ago) {
+        place = format!("{place}, {eta}");
+    }
     let mut parts = Vec::new();
     parts.extend(claim.blocked.clone());
     parts.extend(claim.capped.clone());
@@ -20,6 +24,25 @@ pub fn line(claim: &ClaimInfo) -> String {
         return format!("waiting, {place}");
     }
     format!("waiting, {place}: {}", parts.join("; "))
+}
+
+/// `in 5m to 20m`; nothing where there is no basis, or the estimate has run out.
+#[must_use]
+pub fn eta(claim: &ClaimInfo, told_ms_ago: u64) -> Option<String> {
+    let eta = claim.eta.as_ref()?;
+    let high_ms = eta.high_ms.checked_sub(told_ms_ago)?;
+    Some(range(eta.low_ms.saturating_sub(told_ms_ago), high_ms))
+}
+
+/// A range as people say it, to whole seconds, above ten minutes to whole minutes.
+#[must_use]
+pub fn range(low_ms: u64, high_ms: u64) -> String {
+    let unit = if high_ms > 600_000 { 60_000 } else { 1_000 };
+    let (low_ms, high_ms) = (low_ms / unit * unit, high_ms.div_ceil(unit) * unit);
+    match low_ms {
+        0 => format!("within {}", show_duration_ms(high_ms)),
+        low_ms => format!("in {} to {}", show_duration_ms(low_ms), show_duration_ms(high_ms)),
+    }
 }
 
 fn held(other: &InTheWay, now: u64) -> String {
@@ -62,13 +85,21 @@ mod tests {
                 "since_time": "", "until": 3_880_000},
             {"resource": "p2", "lease": 8, "owner": "bob@desk", "since": 940_000, "since_time": ""}]}));
         assert_eq!(
-            line(&waiting),
+            line(&waiting, 0),
             "waiting, place 2: p1 is held by ann@ci (https://ci/7) for 12m, 48m more at most; \
              p2 is held by bob@desk for 1m"
         );
         let blocked = claim(&json!({"place": 1, "blocked": "p1 is drained (battery)"}));
-        assert_eq!(line(&blocked), "waiting, place 1: p1 is drained (battery)");
-        assert_eq!(line(&claim(&json!({}))), "waiting, in the queue");
+        assert_eq!(line(&blocked, 0), "waiting, place 1: p1 is drained (battery)");
+        assert_eq!(line(&claim(&json!({})), 0), "waiting, in the queue");
+    }
+
+    #[test]
+    fn an_estimate_counts_down_and_runs_out() {
+        let waiting = claim(&json!({"place": 2, "eta": {"low_ms": 300_400, "high_ms": 1_190_000, "holds": 64}}));
+        assert_eq!(line(&waiting, 0), "waiting, place 2, in 5m to 20m");
+        assert_eq!(line(&waiting, 1_000_000), "waiting, place 2, within 3m10s");
+        assert_eq!(line(&waiting, 1_200_000), "waiting, place 2");
     }
 
     #[test]

@@ -11,10 +11,12 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::claim::{Claim, ClaimEnd, Seniority};
 use super::command::{Command, Reply};
+use super::eta::Holds;
 use super::event::Event;
 use super::inventory::{Cooling, Pool};
 use super::lease::Lease;
@@ -39,6 +41,8 @@ pub struct Broker {
     pub(super) connected: BTreeSet<SessionId>,
     /// Sessions that have not come back since this process started, while it waits for them.
     pub(super) away: BTreeSet<SessionId>,
+    /// How long leases were held, for estimates: the store has it too, so no event tells it.
+    pub(super) holds: Holds,
     pub(super) stopping: bool,
     pub(super) store_works: bool,
     /// Pools in which something changed since the last settling.
@@ -61,7 +65,7 @@ impl Broker {
         for claim in state.claims.values() {
             let interned = claim.spec.needs.iter().map(|need| selections.intern(&state, need));
             let interned: Vec<SelectionId> = interned.collect::<Result<_, _>>()?;
-            interned.iter().for_each(|id| selections.retain(*id));
+            selections.enqueue(claim, &interned);
             asks.insert(claim.id, interned);
         }
         let keyed = state.sessions.values().filter(|session| matches!(session.kind, SessionKind::Keyed { .. }));
@@ -72,6 +76,7 @@ impl Broker {
             asks,
             connected,
             away: BTreeSet::new(),
+            holds: Holds::default(),
             stopping: false,
             store_works: true,
             dirty: BTreeSet::new(),
@@ -97,8 +102,14 @@ impl Broker {
     /// stopping, and which sessions it waits for still. Who is connected is to be said anew.
     pub fn take_over(&mut self, before: &Self) {
         self.stopping = before.stopping;
+        self.holds = before.holds.clone();
         let known = before.away.iter().copied().filter(|session| self.state.sessions.contains_key(session));
         self.away = known.collect();
+    }
+
+    /// Takes note of a lease that ended before this process began, oldest first.
+    pub fn remember_hold(&mut self, lease: &Lease, ended_at: LabTime) {
+        self.holds.note_lease(lease, ended_at);
     }
 
     /// The store fails: nothing is granted and time brings nothing about until it is said to work.
@@ -244,6 +255,7 @@ impl Broker {
                 self.selections.restand(&self.state, *resource);
                 self.touch_resource(*resource, true);
             }
+            Event::PoolRemoved { pool } => self.holds.forget(pool),
             Event::ResourceCooling { resource, .. } => self.selections.restand(&self.state, *resource),
             Event::ResourceCooled { resource } => {
                 self.selections.restand(&self.state, *resource);
@@ -319,8 +331,8 @@ impl Broker {
 
     /// A claim is off the queue: what it kept back is anybody's.
     pub(super) fn forget_claim(&mut self, claim: &Claim) {
-        for id in self.asks.remove(&claim.id).into_iter().flatten() {
-            self.selections.release(id);
+        if let Some(ids) = self.asks.remove(&claim.id) {
+            self.selections.dequeue(claim, &ids);
         }
         self.touch_claim(&claim.spec.needs);
     }
@@ -367,10 +379,7 @@ impl Broker {
         let mut kept = Kept::default();
         let mut again = false;
         let mut after: Option<Seniority> = None;
-        while let Some(next) = self.next_waiting(pools, after) {
-            if !self.has_left(pools, &kept) {
-                break;
-            }
+        while let Some(next) = self.next_waiting(pools, after, &kept) {
             after = Some(next);
             again |= self.consider(now, next.claim, &mut kept) && self.fills_a_cap();
         }
@@ -382,8 +391,8 @@ impl Broker {
         let mut kept = Kept::default();
         let pools = self.spread(State::pools_of(newcomer).into_iter().cloned().collect());
         let mut after: Option<Seniority> = None;
-        while let Some(next) = self.next_waiting(&pools, after) {
-            if next > newcomer.seniority || !self.has_left(&pools, &kept) {
+        while let Some(next) = self.next_waiting(&pools, after, &kept) {
+            if next > newcomer.seniority {
                 break;
             }
             after = Some(next);
@@ -418,11 +427,13 @@ impl Broker {
                 for pick in picks {
                     kept.keep(self.state.resource(pick.resource), pick.slots);
                 }
+                self.note_spent(id, kept);
             }
             Ok(Verdict::Keep(slots, pin)) => {
                 for (resource, slots) in slots {
                     kept.keep(self.state.resource(resource), slots);
                 }
+                self.note_spent(id, kept);
                 if pin != claim.pin {
                     self.emit(now, Event::ClaimPinned { claim: id, pin });
                 }
@@ -434,9 +445,19 @@ impl Broker {
         false
     }
 
+    /// Notes which selections of a claim that keeps back have nothing left: others who wait for
+    /// them need not be looked at in this pass, in which nothing comes free.
+    fn note_spent(&self, id: ClaimId, kept: &mut Kept) {
+        for selection in &self.asks[&id] {
+            if !self.scheduler().has_left(*selection, kept) {
+                kept.spent.insert(*selection);
+            }
+        }
+    }
+
     /// The pools, and those that claims waiting for them wait for as well: what such a claim
     /// keeps back in one of them hangs on the others.
-    fn spread(&self, mut pools: BTreeSet<Key>) -> Vec<Key> {
+    pub(super) fn spread(&self, mut pools: BTreeSet<Key>) -> Vec<Key> {
         let mut fresh: Vec<Key> = pools.iter().cloned().collect();
         while let Some(pool) = fresh.pop() {
             let Some(pool) = self.state.pools.get(&pool) else { continue };
@@ -451,22 +472,22 @@ impl Broker {
         pools.into_iter().collect()
     }
 
-    fn next_waiting(&self, pools: &[Key], after: Option<Seniority>) -> Option<Seniority> {
+    /// The next claim that a pass over the pools has to look at; none once nothing is left.
+    fn next_waiting(&self, pools: &[Key], after: Option<Seniority>, kept: &Kept) -> Option<Seniority> {
+        let has_left = |pool: &Key| self.selections.slots_free(pool) > kept.of_pool(pool);
+        if !pools.iter().any(has_left) {
+            return None;
+        }
         let from = |pool: &Key| {
             let queue = &self.state.pools.get(pool)?.queue;
-            match after {
-                None => queue.first().copied(),
-                Some(after) => {
-                    let later = (std::ops::Bound::Excluded(after), std::ops::Bound::Unbounded);
-                    queue.range(later).next().copied()
-                }
+            // Where owners are capped, a claim that cannot be granted may hold up others.
+            if self.state.counting.contains(pool) {
+                let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+                return queue.range((from, Bound::Unbounded)).next().copied();
             }
+            self.selections.next_waiting(pool, after, &kept.spent)
         };
         pools.iter().filter_map(from).min()
-    }
-
-    fn has_left(&self, pools: &[Key], kept: &Kept) -> bool {
-        pools.iter().any(|pool| self.selections.slots_free(pool) > kept.of_pool(pool))
     }
 
     pub(super) fn pool(&self, key: &Key) -> Option<&Arc<Pool>> {

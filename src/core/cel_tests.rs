@@ -260,3 +260,37 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn resources_that_look_alike_are_answered_alike_and_no_others() {
+    let values = [Value::Int(1), Value::Float(1.0), Value::Text("1".into()), Value::Bool(true), Value::Int(2)];
+    let mut resources: Vec<Resource> = values.iter().map(|value| resource(&[("api", value.clone())])).collect();
+    resources.push(resource(&[]));
+    resources.push(resource(&[("api", Value::Int(1)), ("rack", Value::Int(7))]));
+    // Twice, under other names: the second of each pair may be answered from the first.
+    for number in 0..resources.len() {
+        let mut twin = resources[number].clone();
+        let mut spec = (*twin.spec).clone();
+        spec.name = ResourceName::parse(&format!("twin-{number}")).unwrap();
+        twin.spec = Arc::new(spec);
+        resources.push(twin);
+    }
+    for text in [
+        "api == 1",
+        "string(api) == '1'",
+        "has(labels.api)",
+        "'api' in labels",
+        "labels['a' + 'pi'] == 1",
+        "labels[name] == 1 || api == 2",
+        "name.startsWith('twin') && api == 1",
+        "rack == 7 || api == 2",
+        "true",
+    ] {
+        let program = Program::parse(text).unwrap();
+        let mut answers = super::Answers::default();
+        for resource in &resources {
+            let known = program.holds(resource);
+            assert_eq!(answers.holds(&program, resource), known, "{text} of {:?}", resource.spec);
+        }
+    }
+}

@@ -12,7 +12,6 @@ use super::event::Event;
 use super::lease::Lease;
 use super::limits::{ARRIVALS_KEPT_MS, FENCE_MAX, KEYED_KEPT_MS};
 use super::need::{Count, Slots};
-use super::selection::SelectionId;
 use super::session::{OpenRequest, SessionKind};
 use super::state::{Deadline, State};
 use super::tables::Tables;
@@ -313,15 +312,13 @@ fn beside(broker: &Broker) -> Result<(), String> {
 
 fn selections(broker: &Broker) -> Result<(), String> {
     let state = broker.state();
-    let mut users: BTreeMap<SelectionId, usize> = BTreeMap::new();
     for (claim, ids) in &broker.asks {
         for (need, id) in state.claims[claim].spec.needs.iter().zip(ids) {
-            *users.entry(*id).or_default() += 1;
             let matches = state.resources.values().filter(|resource| meets(need, resource));
             let matches: Vec<ResourceId> = matches.map(|resource| resource.id).collect();
             let known: Vec<ResourceId> = broker.selections().get(*id).matches().collect();
             hold("selection", known == matches, || format!("`{need}` selects {known:?}, not {matches:?}"))?;
         }
     }
-    broker.selections().verify(state, &users).map_err(|wrong| format!("selection: {wrong}"))
+    broker.selections().verify(state, &broker.asks).map_err(|wrong| format!("selection: {wrong}"))
 }

@@ -17,6 +17,7 @@ pub mod cel;
 pub mod claim;
 pub mod command;
 mod decide;
+pub mod eta;
 pub mod event;
 mod flow;
 pub mod fold;

@@ -26,6 +26,8 @@ pub struct Kept {
     pools: BTreeMap<Key, u64>,
     /// Owners a cap of the pool holds up, so that their later claims wait behind the first.
     pub(super) capped: BTreeSet<(Arc<str>, Key)>,
+    /// Selections of which nothing is left, so that a pass need not look at who else waits for them.
+    pub(super) spent: BTreeSet<SelectionId>,
 }
 
 impl Kept {
@@ -138,6 +140,11 @@ impl<'a> Scheduler<'a> {
     /// When matching ran out of steps.
     pub fn on_the_books_without(&self, ask: Ask<'_>, stuck: &BTreeSet<LeaseId>) -> Result<bool, TooComplex> {
         self.hopes(ask, Hope::BooksWithout(stuck))
+    }
+
+    /// Whether some free slot of the selection is not kept back.
+    pub(super) fn has_left(&self, id: SelectionId, kept: &Kept) -> bool {
+        self.selections.get(id).free().any(|id| kept.left(self.state.resource(id)) > 0)
     }
 
     fn plain_at_present(&self, ask: Ask<'_>) -> bool {
@@ -393,7 +400,7 @@ fn pick(need: &Need, resource: &Resource, slots: u32) -> Pick {
 
 /// Whether each need takes single slots of a stated number of resources of a pool of its own, so
 /// that the needs cannot be in each other's way.
-fn is_plain(spec: &ClaimSpec) -> bool {
+pub(super) fn is_plain(spec: &ClaimSpec) -> bool {
     let single = |need: &Need| matches!((need.count, need.slots), (Count::Exactly(_), Slots::Exactly(1)));
     let alone = |(i, need): (usize, &Need)| spec.needs[..i].iter().all(|other| other.pool != need.pool);
     spec.same.is_none()

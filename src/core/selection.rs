@@ -6,14 +6,17 @@
 //! size of the pool. Derived from the books; never stored.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use std::sync::Arc;
 
-use super::cel::Program;
+use super::cel::{Answers, Program};
+use super::claim::{Claim, Seniority};
 use super::inventory::{Resource, ResourceSpec};
 use super::limits::IDLE_SELECTIONS_MAX;
 use super::need::{Need, Term};
+use super::schedule::is_plain;
 use super::state::State;
-use super::types::{Key, LabTime, ResourceId, Value};
+use super::types::{ClaimId, Key, LabTime, ResourceId, Value};
 
 /// A selection's number, within this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,8 +40,10 @@ pub struct Selection {
     free: BTreeSet<(LabTime, ResourceId)>,
     /// How many of the matches are grantable, free or not.
     grantable: usize,
-    /// Waiting claims that ask with it.
+    /// Needs of waiting claims that ask with it.
     users: usize,
+    /// The plain ones of those claims, most senior first.
+    queue: BTreeSet<Seniority>,
     /// When it was last asked with, by a counter.
     touched: u64,
 }
@@ -65,6 +70,10 @@ struct PoolIndex {
     labels: BTreeMap<(Key, Value), BTreeSet<ResourceId>>,
     slots_free: u64,
     selections: BTreeSet<SelectionId>,
+    /// Those that plain claims wait for and that have something free: few, as a pass grants it.
+    hot: BTreeSet<SelectionId>,
+    /// Waiting claims that are not plain, most senior first.
+    mixed: BTreeSet<Seniority>,
 }
 
 /// All selections, and the index they are made with.
@@ -106,8 +115,16 @@ impl Selection {
     }
 
     fn meets(&self, resource: &Resource) -> bool {
+        self.has_terms(resource) && self.program.as_ref().is_none_or(|program| program.holds(resource))
+    }
+
+    fn has_terms(&self, resource: &Resource) -> bool {
         let term = |term: &Term| resource.label(term.key.as_str()).is_some_and(|value| term.accepts(&value));
-        self.condition.terms.iter().all(term) && self.program.as_ref().is_none_or(|program| program.holds(resource))
+        self.condition.terms.iter().all(term)
+    }
+
+    fn is_hot(&self) -> bool {
+        !self.free.is_empty() && !self.queue.is_empty()
     }
 
     fn stand(&mut self, id: ResourceId, standing: Option<Standing>) {
@@ -125,6 +142,15 @@ impl Selection {
 }
 
 impl PoolIndex {
+    /// Notes whether the selection has something free that somebody waits for.
+    fn note(&mut self, id: SelectionId, selection: &Selection) {
+        if selection.is_hot() {
+            self.hot.insert(id);
+        } else {
+            self.hot.remove(&id);
+        }
+    }
+
     fn stand(&mut self, id: ResourceId, standing: Option<Standing>) {
         let before = match standing {
             Some(standing) => self.standing.insert(id, standing),
@@ -195,7 +221,7 @@ impl Selections {
     }
 
     /// The selection of a need's condition, made if nobody has asked so before. It stays at least
-    /// until the next call; [`Selections::retain`] keeps it for a waiting claim.
+    /// until the next call; queueing a claim that asks with it keeps it.
     ///
     /// # Errors
     /// In words, when the CEL expression cannot be read.
@@ -220,15 +246,18 @@ impl Selections {
             free: BTreeSet::new(),
             grantable: 0,
             users: 0,
+            queue: BTreeSet::new(),
             touched: self.counter,
         };
         let index = self.pools.entry(need.pool.clone()).or_default();
         let narrowed = index.narrowed(&made.condition.terms);
         let candidates: Vec<ResourceId> =
             narrowed.map_or_else(|| index.standing.keys().copied().collect(), |few| few.into_iter().collect());
+        let mut answers = Answers::default();
         for candidate in candidates {
             let resource = state.resource(candidate);
-            if made.meets(resource) {
+            let holds = |program: &Program| answers.holds(program, resource);
+            if made.has_terms(resource) && made.program.as_ref().is_none_or(holds) {
                 made.stand(candidate, Some(Standing::of(resource)));
                 if let Some((_, selections)) = self.of_resource.get_mut(&candidate) {
                     selections.insert(id);
@@ -242,36 +271,69 @@ impl Selections {
         Ok(id)
     }
 
-    /// Keeps a selection for a waiting claim.
-    pub fn retain(&mut self, id: SelectionId) {
-        if let Some(selection) = self.all.get_mut(&id) {
+    /// A claim waits with these selections, one per need: they are kept for it, and it is found by
+    /// them when something of them is free.
+    pub(super) fn enqueue(&mut self, claim: &Claim, ids: &[SelectionId]) {
+        let plain = is_plain(&claim.spec);
+        for (need, id) in claim.spec.needs.iter().zip(ids) {
+            let Some(selection) = self.all.get_mut(id) else { continue };
             selection.users += 1;
+            let Some(index) = self.pools.get_mut(&need.pool) else { continue };
+            if plain {
+                selection.queue.insert(claim.seniority);
+                index.note(*id, selection);
+            } else {
+                index.mixed.insert(claim.seniority);
+            }
         }
     }
 
-    /// A waiting claim needs it no more.
-    pub fn release(&mut self, id: SelectionId) {
-        if let Some(selection) = self.all.get_mut(&id) {
+    /// It waits no more.
+    pub(super) fn dequeue(&mut self, claim: &Claim, ids: &[SelectionId]) {
+        for (need, id) in claim.spec.needs.iter().zip(ids) {
+            let Some(selection) = self.all.get_mut(id) else { continue };
             selection.users -= 1;
+            selection.queue.remove(&claim.seniority);
+            let Some(index) = self.pools.get_mut(&need.pool) else { continue };
+            index.mixed.remove(&claim.seniority);
+            index.note(*id, selection);
         }
+    }
+
+    /// The most senior claim after `after` that a pass has to look at in this pool: one that is
+    /// not plain, or waits for a selection that has something free and is not `spent`. A plain
+    /// claim with nothing free can neither be granted nor keep anything back.
+    #[must_use]
+    pub fn next_waiting(
+        &self,
+        pool: &Key,
+        after: Option<Seniority>,
+        spent: &BTreeSet<SelectionId>,
+    ) -> Option<Seniority> {
+        let index = self.pools.get(pool)?;
+        let hot = index.hot.iter().filter(|id| !spent.contains(id)).filter_map(|id| self.all.get(id));
+        let queues = hot.map(|selection| &selection.queue).chain([&index.mixed]);
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        queues.filter_map(|queue| queue.range((from, Bound::Unbounded)).next().copied()).min()
     }
 
     /// A resource is new, gone, or something else: it may meet other conditions now.
     pub fn respec(&mut self, state: &State, id: ResourceId) {
-        if let Some((spec, selections)) = self.of_resource.remove(&id) {
-            for selection in selections {
-                if let Some(selection) = self.all.get_mut(&selection) {
+        if let Some((spec, selections)) = self.of_resource.remove(&id)
+            && let Some(index) = self.pools.get_mut(&spec.pool)
+        {
+            for number in selections {
+                if let Some(selection) = self.all.get_mut(&number) {
                     selection.stand(id, None);
+                    index.note(number, selection);
                 }
             }
-            if let Some(index) = self.pools.get_mut(&spec.pool) {
-                index.stand(id, None);
-                for label in askable(&spec) {
-                    if let Some(members) = index.labels.get_mut(&label) {
-                        members.remove(&id);
-                        if members.is_empty() {
-                            index.labels.remove(&label);
-                        }
+            index.stand(id, None);
+            for label in askable(&spec) {
+                if let Some(members) = index.labels.get_mut(&label) {
+                    members.remove(&id);
+                    if members.is_empty() {
+                        index.labels.remove(&label);
                     }
                 }
             }
@@ -292,6 +354,11 @@ impl Selections {
                 meets.insert(*selection);
             }
         }
+        for number in &meets {
+            if let Some(selection) = self.all.get(number) {
+                index.note(*number, selection);
+            }
+        }
         self.of_resource.insert(id, (resource.spec.clone(), meets));
     }
 
@@ -299,22 +366,23 @@ impl Selections {
     pub fn restand(&mut self, state: &State, id: ResourceId) {
         let standing = Standing::of(state.resource(id));
         let Some((spec, selections)) = self.of_resource.get(&id) else { return };
-        for selection in selections {
-            if let Some(selection) = self.all.get_mut(selection) {
+        let Some(index) = self.pools.get_mut(&spec.pool) else { return };
+        for number in selections {
+            if let Some(selection) = self.all.get_mut(number) {
                 selection.stand(id, Some(standing));
+                index.note(*number, selection);
             }
         }
-        if let Some(index) = self.pools.get_mut(&spec.pool) {
-            index.stand(id, Some(standing));
-        }
+        index.stand(id, Some(standing));
     }
 
-    /// Whether everything here is what a fresh look at the books gives. `users` says how many
-    /// needs of waiting claims ask with each selection.
+    /// Whether everything here is what a fresh look at the books gives. `asks` says with which
+    /// selections each waiting claim asks.
     ///
     /// # Errors
     /// In words, what is not.
-    pub(super) fn verify(&self, state: &State, users: &BTreeMap<SelectionId, usize>) -> Result<(), String> {
+    pub(super) fn verify(&self, state: &State, asks: &BTreeMap<ClaimId, Vec<SelectionId>>) -> Result<(), String> {
+        self.verify_queues(state, asks)?;
         for (id, selection) in &self.all {
             let meets =
                 |resource: &&Resource| resource.spec.pool == selection.condition.pool && selection.meets(resource);
@@ -323,10 +391,9 @@ impl Selections {
             let free = fresh.iter().filter(|(_, standing)| standing.slots_free > 0);
             let free: BTreeSet<(LabTime, ResourceId)> = free.map(|(id, standing)| (standing.last_used, *id)).collect();
             let grantable = fresh.values().filter(|standing| standing.grantable).count();
-            let asked = users.get(id).copied().unwrap_or(0);
-            let known = (&selection.matches, &selection.free, selection.grantable, selection.users);
-            if known != (&fresh, &free, grantable, asked) {
-                return Err(format!("{selection:?} is not {:?}", (fresh, free, grantable, asked)));
+            let known = (&selection.matches, &selection.free, selection.grantable);
+            if known != (&fresh, &free, grantable) {
+                return Err(format!("{id:?} {selection:?} is not {:?}", (fresh, free, grantable)));
             }
         }
         for (key, pool) in &self.pools {
@@ -335,6 +402,40 @@ impl Selections {
             let slots: u64 = fresh.values().map(|standing| u64::from(standing.slots_free)).sum();
             if pool.standing != fresh || pool.slots_free != slots {
                 return Err(format!("pool {key} has {} slots free, {slots} expected: {fresh:?}", pool.slots_free));
+            }
+        }
+        Ok(())
+    }
+
+    /// The same for who waits with what.
+    fn verify_queues(&self, state: &State, asks: &BTreeMap<ClaimId, Vec<SelectionId>>) -> Result<(), String> {
+        let mut users: BTreeMap<SelectionId, usize> = BTreeMap::new();
+        let mut queues: BTreeMap<SelectionId, BTreeSet<Seniority>> = BTreeMap::new();
+        let mut mixed: BTreeMap<&Key, BTreeSet<Seniority>> = BTreeMap::new();
+        for (claim, ids) in asks {
+            let claim = &state.claims[claim];
+            for (need, id) in claim.spec.needs.iter().zip(ids) {
+                *users.entry(*id).or_default() += 1;
+                let queue = if is_plain(&claim.spec) {
+                    queues.entry(*id).or_default()
+                } else {
+                    mixed.entry(&need.pool).or_default()
+                };
+                queue.insert(claim.seniority);
+            }
+        }
+        let nobody = BTreeSet::new();
+        for (id, selection) in &self.all {
+            let asked = (users.get(id).copied().unwrap_or(0), queues.get(id).unwrap_or(&nobody));
+            if (selection.users, &selection.queue) != asked {
+                return Err(format!("{id:?} {selection:?} is asked with by {asked:?}"));
+            }
+        }
+        for (key, pool) in &self.pools {
+            let hot = pool.selections.iter().filter(|id| self.all.get(id).is_some_and(Selection::is_hot));
+            let hot: BTreeSet<SelectionId> = hot.copied().collect();
+            if pool.hot != hot || pool.mixed != *mixed.get(key).unwrap_or(&nobody) {
+                return Err(format!("pool {key} has {:?} and {:?} waiting, not {hot:?}", pool.hot, pool.mixed));
             }
         }
         Ok(())

@@ -277,6 +277,7 @@ impl Machine {
             place: None,
             blocked: None,
             capped: None,
+            eta: None,
             in_the_way: Vec::new(),
             lease: None,
             end: None,

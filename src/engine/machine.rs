@@ -24,11 +24,14 @@ use super::presence::Presence;
 use super::view::{LabClock, Seen, View};
 use crate::clock::BootTime;
 use crate::core::broker::Broker;
+use crate::core::claim::Claim;
 use crate::core::command::Command;
+use crate::core::eta::Eta;
 use crate::core::event::Event;
 use crate::core::limits::{Limits, RETURN_GRACE_MS_MAX};
 use crate::core::session::SessionEnd;
-use crate::core::tables::{Batch, TableChanges, Tables};
+use crate::core::state::State;
+use crate::core::tables::{Batch, PastLease, TableChanges, Tables};
 use crate::core::types::{LabTime, SessionId};
 use crate::protocol::call::StoreNotice;
 use crate::protocol::error::{CloseReason, RpcError, code};
@@ -74,11 +77,13 @@ pub(super) enum Left {
 #[derive(Clone, Debug)]
 pub struct Waiting {
     /// The claim.
-    pub claim: Arc<crate::core::claim::Claim>,
+    pub claim: Arc<Claim>,
     /// Where its session is reached.
     pub socket: Option<SocketId>,
     /// Which cap of its owner holds it up.
     pub capped: Option<String>,
+    /// When it may be granted.
+    pub eta: Option<Eta>,
 }
 
 /// The planned stop, under way.
@@ -176,6 +181,15 @@ impl Machine {
         self.presence.accept_from(at);
         self.return_grace_until = Some(at.plus(RETURN_GRACE_MS_MAX));
         self.serving_since = at;
+    }
+
+    /// Tells which leases ended last, newest first: estimates of waiting go by how long they were held.
+    pub fn remember(&mut self, past: &[PastLease]) {
+        for past in past.iter().rev() {
+            if let Some(ended) = &past.ended {
+                self.broker.remember_hold(&past.lease, ended.at);
+            }
+        }
     }
 
     /// The books, to look at.
@@ -421,10 +435,12 @@ impl Machine {
         let sockets: BTreeMap<SessionId, SocketId> =
             self.sockets.iter().filter_map(|(id, socket)| Some((socket.session?, *id))).collect();
         let in_order = state.queue.iter().filter_map(|seniority| state.claims.get(&seniority.claim));
+        let etas = self.broker.etas(self.clock.now, None);
         let waiting = in_order.map(|claim| Waiting {
             claim: claim.clone(),
             socket: sockets.get(&claim.session).copied(),
             capped: super::query::capped_words(state, claim),
+            eta: etas.get(&claim.id).copied(),
         });
         Some(waiting.collect())
     }
@@ -520,7 +536,12 @@ impl Machine {
             last_seen_ms: self.presence.last_seen_ms(session, at),
             connected: self.presence.is_connected(session),
         };
+        let etas = |claim: Option<&Claim>| {
+            let pools = claim.map(State::pools_of);
+            self.broker.etas(self.clock.now, pools.as_ref())
+        };
         reading(&View {
+            etas: &etas,
             state: self.broker.state(),
             presence: &presence,
             clock: self.clock,

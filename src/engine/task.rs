@@ -19,7 +19,7 @@ use crate::clock::{BootTime, boot_now, wall_now_ms};
 use crate::core::tables::{Batch, Tables};
 use crate::core::types::ClaimId;
 use crate::protocol::info::ClaimInfo;
-use crate::store::{Store, StoreError};
+use crate::store::{Reader as _, Store, StoreError};
 
 /// A commit that takes longer than this is told as a failing store, milliseconds.
 const STALL_MS: u64 = 5_000;
@@ -55,6 +55,7 @@ pub async fn start<S: Store>(
     let tables = store.load().await?;
     let mut machine = Machine::new(&tables, options, boot_now(), wall_now_ms()).map_err(EngineError::Books)?;
     drop(tables);
+    machine.remember(&store.reader().leases(None, HOLDS_READ).await?);
     if let Some(batch) = machine.step(boot_now(), wall_now_ms()) {
         store.commit(&batch).await?;
         machine.committed(boot_now(), &batch);
@@ -75,6 +76,9 @@ pub async fn start<S: Store>(
     };
     Ok((handle, tokio::spawn(task.run(store))))
 }
+
+/// Leases read at the start, to estimate by how long they were held.
+const HOLDS_READ: usize = 1_024;
 
 /// The store at work, handed back when it is done.
 type Work<S> = Pin<Box<dyn Future<Output = (S, Done)> + Send>>;
@@ -322,7 +326,7 @@ impl Task {
         let Some(waiting) = self.machine.take_places(now) else { return };
         let mut ranks: BTreeMap<crate::core::types::Key, u64> = BTreeMap::new();
         let mut told = BTreeMap::new();
-        for Waiting { claim, socket, capped } in waiting {
+        for Waiting { claim, socket, capped, eta } in waiting {
             let pools = crate::core::state::State::pools_of(&claim);
             let ahead = pools.iter().map(|pool| ranks.get(*pool).copied().unwrap_or(0)).max().unwrap_or(0);
             let place = ahead + 1;
@@ -330,7 +334,8 @@ impl Task {
                 *ranks.entry(pool.clone()).or_default() += 1;
             }
             let before = self.places.get(&claim.id);
-            let same = before.is_none_or(|before| *before == (place, capped.clone()));
+            // A newcomer knows its place; what there is to say of its waiting it does not.
+            let same = before.map_or_else(|| eta.is_none(), |before| *before == (place, capped.clone()));
             told.insert(claim.id, (place, capped.clone()));
             if same {
                 continue;
@@ -344,6 +349,7 @@ impl Task {
                     place: Some(place),
                     blocked: claim.blocked.as_ref().map(|blocked| blocked.message.to_string()),
                     capped,
+                    eta: eta.map(super::query::eta_info),
                     in_the_way: Vec::new(),
                     lease: None,
                     end: None,

@@ -1,8 +1,12 @@
 //! What a question may see: the books, the presence of the sessions, and the clock.
 
+use std::collections::BTreeMap;
+
 use crate::clock::BootTime;
+use crate::core::claim::Claim;
+use crate::core::eta::Eta;
 use crate::core::state::State;
-use crate::core::types::{LabTime, SessionId};
+use crate::core::types::{ClaimId, LabTime, SessionId};
 use crate::units::rfc3339;
 
 /// The books as they are between two batches. A question runs on the engine's task, so it must
@@ -12,6 +16,8 @@ pub struct View<'a> {
     pub state: &'a State,
     /// What the engine knows of a session's life.
     pub presence: &'a dyn Fn(SessionId) -> Seen,
+    /// When the waiting claims that hang together with one, or all of them, may be granted.
+    pub etas: &'a dyn Fn(Option<&Claim>) -> BTreeMap<ClaimId, Eta>,
     /// Lab time and wall clock.
     pub clock: LabClock,
     /// The last batch stored or about to be.

@@ -175,6 +175,10 @@ pub struct ClaimInfo {
     /// While queued: which cap of its owner holds it up, where one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capped: Option<String>,
+    /// While queued: when it may be granted, from `now`; absent where there is no basis to say. Told with
+    /// places and in listings, not in the answer to a claim.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta: Option<EtaInfo>,
     /// While queued: up to five who are in its way; where a cap holds it up, what its owner holds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub in_the_way: Vec<InTheWay>,
@@ -188,6 +192,17 @@ pub struct ClaimInfo {
     pub now: u64,
     /// The same for people.
     pub now_time: String,
+}
+
+/// When a waiting claim may be granted: an estimate, from how long leases of its pools were held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct EtaInfo {
+    /// Hardly sooner than in so long, milliseconds: about one in ten is.
+    pub low_ms: u64,
+    /// Hardly later than in so long, milliseconds: about one in ten is.
+    pub high_ms: u64,
+    /// Recorded holds that it rests on, of the pool that has fewest.
+    pub holds: u32,
 }
 
 /// A waiting claim as the queue lists it.
@@ -230,6 +245,9 @@ pub struct WaitingInfo {
     /// Which cap of its owner holds it up, where one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub capped: Option<String>,
+    /// When it may be granted, from `now`; absent where there is no basis to say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eta: Option<EtaInfo>,
     /// Whether its socket is up; a claim whose socket is down is not granted.
     pub connected: bool,
 }

@@ -92,3 +92,26 @@ fn a_retry_after_a_failure_of_the_lab_stands_where_the_first_attempt_did() {
     let why = broker.sh(&format!("why c{}", told[0]["claim"])).exits(0).stdout;
     assert!(why.contains("it is a retry"), "{why}");
 }
+
+#[test]
+fn when_a_claim_is_granted_is_estimated_over_a_restart_and_unknown_without_a_basis() {
+    let mut broker = Broker::with_inventory(LAB);
+    let mut holder = broker.session("ci@runner");
+    let claim = json!({ "needs": ["phone,os=ios"], "hold_ms": 3_600_000 });
+    for _ in 0..10 {
+        let lease = holder.acquire_with(claim.clone())["lease"]["lease"].as_u64().expect("a number");
+        holder.release(lease);
+    }
+    holder.acquire_with(claim);
+    let mut waiter = broker.session("ann@desk");
+    let waits = waiter.acquire(&["phone,os=ios"])["claim"].clone();
+    broker.session("bob@desk").acquire(&["seats/all"]);
+    broker.restart();
+    // Held longer than any before: until the end of its hold, at the latest.
+    let told = broker.sh("queue --json").exits(0).json();
+    let eta = &told[0]["eta"];
+    assert!(eta["holds"] == 10 && eta["high_ms"].as_u64().is_some_and(|ms| ms <= 3_600_000), "{told}");
+    assert!(broker.sh("queue").exits(0).stdout.contains("1h"));
+    let why = broker.sh(&format!("why c{waits}")).exits(0).stdout;
+    assert!(why.contains("going by the last 10 holds"), "{why}");
+}

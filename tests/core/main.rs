@@ -6,6 +6,7 @@
 mod circles;
 mod drops;
 mod endings;
+mod eta;
 mod impossible;
 mod inventory;
 mod keyed;

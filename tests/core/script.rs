@@ -157,6 +157,14 @@ impl Script {
                     },
                 ))
             }
+            (_, "eta") => {
+                let etas = self.world.broker.etas(self.world.now, None);
+                let eta = etas.get(&self.claim(&format!("{actor}/{args}")));
+                Some(eta.map_or_else(
+                    || "unknown".to_owned(),
+                    |eta| format!("{}s to {}s by {}", eta.low_ms / 1000, eta.high_ms / 1000, eta.holds),
+                ))
+            }
             (_, "blocked") => {
                 let claim = &state.claims[&self.claim(&format!("{actor}/{args}"))];
                 Some(claim.blocked.as_ref().map_or_else(|| "no".to_owned(), |why| why.message.to_string()))

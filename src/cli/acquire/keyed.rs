@@ -92,7 +92,7 @@ async fn until_granted(
                 path = WAIT;
                 let gist = waiting::gist(&info);
                 if said.as_ref() != Some(&gist) {
-                    messages.line(waiting::line(&info));
+                    messages.line(waiting::line(&info, 0));
                     said = Some(gist);
                 }
             }

@@ -155,7 +155,7 @@ impl Broker {
         }
         let id = claim.id;
         self.arrived(now, &claim);
-        selections.iter().for_each(|id| self.selections.retain(*id));
+        self.selections.enqueue(&claim, &selections);
         self.asks.insert(id, selections);
         self.emit(now, Event::ClaimQueued { claim: Box::new(claim) });
         Ok(ClaimReply::Queued(id))

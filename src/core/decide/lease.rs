@@ -163,6 +163,7 @@ impl Broker {
     pub(in crate::core) fn give_back(&mut self, now: LabTime, id: LeaseId, end: LeaseEnd, outcome: Option<Outcome>) {
         let lease = self.state.lease(id).clone();
         self.work_ended(now, &lease, &end, outcome);
+        self.holds.note_lease(&lease, now);
         self.emit(now, Event::LeaseEnded { lease: id, session: lease.session, end, outcome });
         let held = lease.picks.iter().map(|pick| pick.resource).filter(|held| !lease.freed.contains(held));
         let held: std::collections::BTreeSet<ResourceId> = held.collect();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::clock::BootTime;
 use crate::core::claim::{Claim, ClaimSpec, Seniority};
+use crate::core::eta::Eta;
 use crate::core::event::Event;
 use crate::core::inventory::{Origin, Pool, ResourceSpec, SecretRef};
 use crate::core::lease::{Lease, Pick};
@@ -120,6 +121,7 @@ pub(super) fn view(state: &State) -> View<'_> {
     View {
         state,
         presence: &|session| Seen { last_seen_ms: 40, connected: session == SessionId(1) },
+        etas: &|_| BTreeMap::from([(ClaimId(2), Eta { low_ms: 60_000, high_ms: 300_000, holds: 12 })]),
         clock: CLOCK,
         batch: 9,
         store_failure: None,

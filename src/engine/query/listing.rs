@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use super::matching::Asked;
-use super::told::{capped_words, in_the_way, lease_info, queued_info, texts, wire_values};
+use super::told::{capped_words, eta_info, in_the_way, lease_info, queued_info, texts, wire_values};
 use crate::core::claim::{Claim, Seniority};
+use crate::core::eta::Eta;
 use crate::core::inventory::{Mark, Origin, Pending, Resource};
 use crate::core::lease::Lease;
 use crate::core::need::Need;
@@ -175,6 +176,7 @@ pub fn queue(view: &View<'_>, part: &Part) -> Page<WaitingInfo> {
     let mut before: BTreeMap<&Key, u64> = BTreeMap::new();
     let mut items = Vec::new();
     let mut last = None;
+    let mut etas = None;
     for seniority in &view.state.queue {
         let Some(claim) = view.state.claims.get(&seniority.claim) else { continue };
         // Places are counted from the head even where the page begins later.
@@ -190,13 +192,14 @@ pub fn queue(view: &View<'_>, part: &Part) -> Page<WaitingInfo> {
         if items.len() == part.limit {
             return page(items, last.map(cursor_of), &view.clock);
         }
-        items.push(waiting(view, claim, place));
+        let eta = etas.get_or_insert_with(|| (view.etas)(None)).get(&claim.id).copied();
+        items.push(waiting(view, claim, place, eta));
         last = Some(*seniority);
     }
     page(items, None, &view.clock)
 }
 
-fn waiting(view: &View<'_>, claim: &Claim, place: u64) -> WaitingInfo {
+fn waiting(view: &View<'_>, claim: &Claim, place: u64, eta: Option<Eta>) -> WaitingInfo {
     WaitingInfo {
         claim: claim.id.0,
         session: claim.session.0,
@@ -213,6 +216,7 @@ fn waiting(view: &View<'_>, claim: &Claim, place: u64) -> WaitingInfo {
         wait_until_time: claim.wait_until.map(|until| view.clock.time(until)),
         blocked: claim.blocked.as_ref().map(|blocked| blocked.message.to_string()),
         capped: capped_words(view.state, claim),
+        eta: eta.map(eta_info),
         connected: (view.presence)(claim.session).connected,
     }
 }
@@ -230,7 +234,8 @@ fn seniority_of(cursor: &str) -> Option<Seniority> {
 #[must_use]
 pub fn claim(view: &View<'_>, id: ClaimId) -> Option<ClaimInfo> {
     if let Some(claim) = view.state.claims.get(&id) {
-        return Some(queued_info(view.state, claim, &view.clock));
+        let eta = (view.etas)(Some(claim)).get(&id).copied().map(eta_info);
+        return Some(ClaimInfo { eta, ..queued_info(view.state, claim, &view.clock) });
     }
     let lease = view.state.leases.values().find(|lease| lease.claim == id)?;
     Some(ClaimInfo {
@@ -240,6 +245,7 @@ pub fn claim(view: &View<'_>, id: ClaimId) -> Option<ClaimInfo> {
         place: None,
         blocked: None,
         capped: None,
+        eta: None,
         in_the_way: Vec::new(),
         lease: Some(listed_lease(view, lease)),
         end: None,

@@ -12,6 +12,6 @@ mod told;
 pub mod why;
 
 pub use told::{
-    capped_words, end_info, ended_lease_info, in_the_way, lease_end_words, lease_info, outcome_word, past_lease_info,
-    place, queued_info, refusal_error, secret_refs, wire_value, wire_values,
+    capped_words, end_info, ended_lease_info, eta_info, in_the_way, lease_end_words, lease_info, outcome_word,
+    past_lease_info, place, queued_info, refusal_error, secret_refs, wire_value, wire_values,
 };

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::core::caps::Capped;
 use crate::core::cel::Program;
 use crate::core::claim::{Claim, ClaimEnd};
+use crate::core::eta::Eta;
 use crate::core::inventory::{Resource, ResourceSpec};
 use crate::core::lease::{Lease, LeaseEnd, Outcome, Pick};
 use crate::core::need::Need;
@@ -18,7 +19,7 @@ use crate::core::types::{Key, LeaseId, Value};
 use crate::engine::input::SecretRefs;
 use crate::engine::view::LabClock;
 use crate::protocol::error::RpcError;
-use crate::protocol::info::{ClaimInfo, EndInfo, EndedInfo, EndingInfo, InTheWay, LeaseInfo, PickInfo};
+use crate::protocol::info::{ClaimInfo, EndInfo, EndedInfo, EndingInfo, EtaInfo, InTheWay, LeaseInfo, PickInfo};
 
 /// Holders told of as being in a waiting claim's way.
 const IN_THE_WAY_MAX: usize = 5;
@@ -134,6 +135,7 @@ pub fn queued_info(state: &State, claim: &Claim, clock: &LabClock) -> ClaimInfo 
         place: Some(place(state, claim)),
         blocked: claim.blocked.as_ref().map(|blocked| blocked.message.to_string()),
         capped: capped_words(state, claim),
+        eta: None,
         in_the_way: in_the_way(state, claim, clock),
         lease: None,
         end: None,
@@ -182,6 +184,13 @@ pub fn in_the_way(state: &State, claim: &Claim, clock: &LabClock) -> Vec<InTheWa
         }
     }
     found
+}
+
+/// An estimate as it stands on the wire.
+#[must_use]
+pub fn eta_info(eta: Eta) -> EtaInfo {
+    let holds = u32::try_from(eta.holds).unwrap_or(u32::MAX);
+    EtaInfo { low_ms: eta.low_ms, high_ms: eta.high_ms, holds }
 }
 
 /// The cap that holds a waiting claim up, if one does and nothing worse.

@@ -45,6 +45,15 @@ fn waiting(view: &View<'_>, claim: &Claim) -> WhyInfo {
     let mut reasons: Vec<String> = claim.spec.needs.iter().map(|need| need_words(view.state, need)).collect();
     reasons.extend(in_the_way_words(view, claim));
     reasons.extend(senior_words(view.state, claim, place));
+    reasons.push(match (view.etas)(Some(claim)).get(&claim.id) {
+        None => "when it is granted cannot be said: there is no basis for an estimate".to_owned(),
+        Some(eta) => format!(
+            "it is granted in {} to {}, going by the last {} holds",
+            show_duration_ms(eta.low_ms / 1_000 * 1_000),
+            show_duration_ms(eta.high_ms.div_ceil(1_000) * 1_000),
+            eta.holds
+        ),
+    });
     reasons.push(format!(
         "{} waits for {} since {}",
         claim.owner,
