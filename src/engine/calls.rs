@@ -97,7 +97,8 @@ impl Machine {
     /// Decides a command and tells everybody concerned but the asker, who gets the reply.
     fn decide(&mut self, command: Command) -> Reply {
         let before = self.broker.events().len();
-        let reply = self.broker.decide(self.clock.now, command);
+        let now = self.happening();
+        let reply = self.broker.decide(now, command);
         self.tell_events(before, None);
         reply
     }
@@ -105,7 +106,8 @@ impl Machine {
     /// The same for a call of a session, which learns from the answer what it is answered.
     fn decide_for(&mut self, asker: SessionId, command: Command) -> Reply {
         let before = self.broker.events().len();
-        let reply = self.broker.decide(self.clock.now, command);
+        let now = self.happening();
+        let reply = self.broker.decide(now, command);
         self.tell_events(before, Some((asker, &reply)));
         reply
     }

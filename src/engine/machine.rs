@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   input(at, …)      as often as something comes in
+//!   decide_ahead(at)  while a commit is under way ─▶ what has gathered is decided, for the next batch
 //!   step(at)          when no commit is under way ─▶ maybe a Batch to commit
 //!   committed(at)     the batch is durable        ─▶ what was computed after it may leave
 //!   store_failed(…)   it is not known to be       ─▶ nothing of it leaves; then
@@ -11,7 +12,9 @@
 //! ```
 //!
 //! Between `step` and `committed` presence goes on: signs of life are counted and renewals
-//! answered. Everything else gathers for the next batch.
+//! answered. Everything else gathers for the next batch, and may be decided already: what comes of
+//! it is held until that batch is durable, and undone with the one before where that turns out not
+//! to be there.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -41,6 +44,9 @@ use crate::protocol::error::{CloseReason, RpcError, code};
 pub const GATHERED_MAX: usize = 16_384;
 /// Inputs that one batch takes at most, so that its commit stays short.
 const BATCH_INPUTS_MAX: usize = 2_048;
+/// How far lab time may have gone on since the first decision of a batch for another to be decided
+/// ahead of its commit, milliseconds: all of a batch happens at one moment of lab time.
+const AHEAD_MS_MAX: u64 = 20;
 /// How long a planned stop waits for sessions to renew, milliseconds.
 const STOP_WAIT_MS: u64 = 5_000;
 /// How often changed places in the queue are told at most, milliseconds.
@@ -117,6 +123,9 @@ pub struct Machine {
     in_doubt: bool,
     failure: Option<Arc<str>>,
     batch: u64,
+    /// Inputs decided for the batch that is being made, and the lab time of all its events.
+    decided: usize,
+    happens_at: LabTime,
     last_made: u64,
     last_event: u64,
     pub(super) renewals: u64,
@@ -156,6 +165,8 @@ impl Machine {
             in_doubt: false,
             failure: None,
             batch: tables.batch,
+            decided: 0,
+            happens_at: lab_base,
             last_made: tables.last_event,
             last_event: tables.last_event,
             renewals: 0,
@@ -293,34 +304,64 @@ impl Machine {
         if std::mem::take(&mut self.works_again) {
             self.decide_quietly(Command::StoreWorks(true));
         }
-        for _ in 0..BATCH_INPUTS_MAX {
-            let Some(input) = self.gathered.pop_front() else { break };
-            self.take(at, input);
-        }
+        self.decide_gathered(at);
         for session in std::mem::take(&mut self.unpromised) {
             self.decide_quietly(Command::Promise { session, promise_ms: None });
         }
         self.pass_time(at);
+        let happened_at = self.happening();
         let (events, tables) = self.broker.take_batch();
         if events.is_empty() {
+            self.decided = 0;
             self.held.release();
             self.left_now.clear();
             self.check_stop(at);
             return None;
         }
         self.places_due |= events.iter().any(moves_places);
-        Some(self.batch_of(events, tables, wall_ms))
+        Some(self.batch_of(happened_at, events, tables, wall_ms))
+    }
+
+    /// Decides what has gathered while a batch is being committed, so that the next one is ready
+    /// when that is done. Expiries and endings are left to [`Machine::step`]: a commit that stalls
+    /// must not keep renewals from being answered.
+    pub fn decide_ahead(&mut self, at: BootTime) {
+        if !self.in_flight || self.failure.is_some() || self.gathered.is_empty() {
+            return;
+        }
+        self.advance(at);
+        if self.clock.now.since(self.happening()) <= AHEAD_MS_MAX {
+            self.decide_gathered(at);
+        }
+    }
+
+    fn decide_gathered(&mut self, at: BootTime) {
+        while self.decided < BATCH_INPUTS_MAX {
+            let Some(input) = self.gathered.pop_front() else { break };
+            self.decided += 1;
+            self.take(at, input);
+        }
+    }
+
+    /// The lab time of what is decided now: that of the batch being made, once it has an event.
+    pub(super) fn happening(&mut self) -> LabTime {
+        if self.broker.events().is_empty() {
+            self.happens_at = self.clock.now;
+        }
+        self.happens_at
     }
 
     /// A batch though nothing was asked, to see whether the store takes anything.
     pub fn probe(&mut self, at: BootTime, wall_ms: i64) -> Batch {
         self.tell_time(at, wall_ms);
+        let happened_at = self.happening();
         let (events, tables) = self.broker.take_batch();
-        self.batch_of(events, tables, wall_ms)
+        self.batch_of(happened_at, events, tables, wall_ms)
     }
 
-    fn batch_of(&mut self, events: Vec<Event>, mut tables: TableChanges, wall_ms: i64) -> Batch {
+    fn batch_of(&mut self, at: LabTime, events: Vec<Event>, mut tables: TableChanges, wall_ms: i64) -> Batch {
         self.in_flight = true;
+        self.decided = 0;
         self.in_doubt = !events.is_empty();
         // Stored beside the wall clock of the same moment, events or not: what passes until a
         // restart is counted from there.
@@ -330,7 +371,7 @@ impl Machine {
         self.last_made += events.len() as u64;
         self.leaving = std::mem::take(&mut self.left_now);
         self.held.seal();
-        Batch { number: self.batch, at: self.clock.now, wall_ms, first_event, events, tables }
+        Batch { number: self.batch, at, wall_ms, first_event, events, tables }
     }
 
     /// The batch under way is durable.
@@ -375,9 +416,11 @@ impl Machine {
         let mut broker = Broker::new(tables, self.options.limits.clone())?;
         broker.take_over(&self.broker);
         self.broker = broker;
-        self.broker.decide(self.clock.now, Command::StoreWorks(false));
+        let now = self.happening();
+        self.broker.decide(now, Command::StoreWorks(false));
         self.in_flight = false;
         self.in_doubt = false;
+        self.decided = 0;
         self.batch = tables.batch;
         self.last_made = tables.last_event;
         self.last_event = tables.last_event;
@@ -386,7 +429,9 @@ impl Machine {
         self.presence.undo_expiries(at);
         self.meet_sessions(at);
         self.rebind();
-        for left in std::mem::take(&mut self.leaving) {
+        let mut leaving = std::mem::take(&mut self.leaving);
+        leaving.append(&mut self.left_now);
+        for left in leaving {
             self.leave_again(left);
         }
         Ok(())
@@ -412,7 +457,8 @@ impl Machine {
             }
             Left::Dropped(session) if self.presence.knows(session) && !self.presence.is_connected(session) => {
                 self.left_now.push(left);
-                self.broker.decide(self.clock.now, Command::SessionUp(session));
+                let now = self.happening();
+                self.broker.decide(now, Command::SessionUp(session));
                 self.decide_quietly(Command::SessionDown(session));
             }
             Left::Closed(..) | Left::Dropped(_) => {}
@@ -557,7 +603,8 @@ impl Machine {
     /// came of it.
     pub(super) fn decide_quietly(&mut self, command: Command) {
         let before = self.broker.events().len();
-        self.broker.decide(self.clock.now, command);
+        let now = self.happening();
+        self.broker.decide(now, command);
         self.tell_events(before, None);
     }
 
@@ -656,7 +703,8 @@ impl Machine {
             }
         }
         for session in up {
-            self.broker.decide(self.clock.now, Command::SessionUp(session));
+            let now = self.happening();
+            self.broker.decide(now, Command::SessionUp(session));
         }
     }
 

@@ -144,6 +144,7 @@ impl Task {
             }
             self.machine.alive(boot_now());
             if let Some((_, since)) = &work {
+                self.machine.decide_ahead(boot_now());
                 self.watch_stall(*since);
             }
         }

@@ -318,6 +318,8 @@ impl World {
                 }
                 None => drop(process.machine.take_places(at)),
             }
+        } else {
+            process.machine.decide_ahead(at);
         }
         self.deliver();
         if let Some(process) = &mut self.process {
