@@ -19,11 +19,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
 use super::held::{Held, Output};
 use super::input::{Call, Input, LastRead, Notice, Outgoing, SocketId, Told};
 use super::presence::Presence;
+use super::stop::Stop;
 use super::view::{LabClock, Seen, View};
 use crate::clock::BootTime;
 use crate::core::broker::Broker;
@@ -47,8 +46,6 @@ const BATCH_INPUTS_MAX: usize = 2_048;
 /// How far lab time may have gone on since the first decision of a batch for another to be decided
 /// ahead of its commit, milliseconds: all of a batch happens at one moment of lab time.
 const AHEAD_MS_MAX: u64 = 20;
-/// How long a planned stop waits for sessions to renew, milliseconds.
-const STOP_WAIT_MS: u64 = 5_000;
 /// How often changed places in the queue are told at most, milliseconds.
 const PLACES_EVERY_MS: u64 = 1_000;
 
@@ -92,15 +89,6 @@ pub struct Waiting {
     pub eta: Option<Eta>,
 }
 
-/// The planned stop, under way.
-struct Stop {
-    since: BootTime,
-    done: Vec<oneshot::Sender<()>>,
-    renewed: BTreeSet<SessionId>,
-    /// It was waited for: sockets are closed under their sessions now.
-    over: bool,
-}
-
 /// The engine without its I/O.
 pub struct Machine {
     pub(super) broker: Broker,
@@ -108,7 +96,7 @@ pub struct Machine {
     pub(super) sockets: BTreeMap<SocketId, Socket>,
     pub(super) options: Options,
     pub(super) held: Held,
-    gathered: VecDeque<Input>,
+    pub(super) gathered: VecDeque<Input>,
     /// Who left in the batch under way, and in the one that is being made.
     leaving: Vec<Left>,
     pub(super) left_now: Vec<Left>,
@@ -118,7 +106,7 @@ pub struct Machine {
     pub(super) unpromised: BTreeSet<SessionId>,
     /// The store works again, which the next step tells the books.
     works_again: bool,
-    in_flight: bool,
+    pub(super) in_flight: bool,
     /// The books hold what is not known to be durable.
     in_doubt: bool,
     failure: Option<Arc<str>>,
@@ -129,7 +117,7 @@ pub struct Machine {
     last_made: u64,
     last_event: u64,
     pub(super) renewals: u64,
-    stop: Option<Stop>,
+    pub(super) stop: Option<Stop>,
     return_grace_until: Option<BootTime>,
     places_due: bool,
     places_told: BootTime,
@@ -749,42 +737,6 @@ impl Machine {
         for socket in sockets {
             let notice = Notice::Store(StoreNotice { working, message: message.to_owned() });
             self.held.tell_now(Output::Socket(socket, Outgoing::Notice(notice)));
-        }
-    }
-
-    fn begin_stop(&mut self, at: BootTime, done: oneshot::Sender<()>) {
-        if let Some(stop) = &mut self.stop {
-            stop.done.push(done); // Asked twice: both are told.
-            return;
-        }
-        self.broker.stop_granting();
-        self.stop = Some(Stop { since: at, done: vec![done], renewed: BTreeSet::new(), over: false });
-        let sockets: Vec<SocketId> =
-            self.sockets.iter().filter(|(_, socket)| socket.session.is_some()).map(|(id, _)| *id).collect();
-        for socket in sockets {
-            self.held.tell_now(Output::Socket(socket, Outgoing::Notice(Notice::RenewNow)));
-        }
-        self.check_stop(at);
-    }
-
-    pub(super) fn renewed_in_stop(&mut self, session: SessionId) {
-        if let Some(stop) = &mut self.stop {
-            stop.renewed.insert(session);
-        }
-    }
-
-    /// The stop may proceed when everybody who is there has renewed and that is durable, or has
-    /// had the time to.
-    fn check_stop(&mut self, at: BootTime) {
-        let stored = !self.in_flight && self.gathered.is_empty() && self.broker.events().is_empty();
-        let Some(stop) = &mut self.stop else { return };
-        let mut waiting = self.sockets.values().filter_map(|socket| socket.session);
-        let all = stored && waiting.all(|session| stop.renewed.contains(&session));
-        if all || at.since(stop.since) >= STOP_WAIT_MS {
-            stop.over = true;
-            for done in stop.done.drain(..) {
-                self.held.tell_now(Output::Stopped(done));
-            }
         }
     }
 

@@ -23,6 +23,7 @@ pub mod machine;
 pub mod metrics;
 pub mod presence;
 pub mod query;
+mod stop;
 mod task;
 pub mod view;
 

@@ -301,15 +301,13 @@ impl World {
             }
             if matches!(input, Input::Accepting) {
                 self.auditor.everybody_anew(at.0, true);
+                process.returning_until = self.now + RETURN_GRACE_MS * 1_000;
             }
             process.machine.input(at, input);
         }
         if process.work.is_none() {
-            // Who is bound and lost no socket was there before this step decides anything, and stays.
-            let left = std::mem::take(&mut process.left);
-            let stays = |socket: &SocketId| self.links.get(socket).is_some_and(|link| !left.contains(&link.client));
-            let bound = self.auditor.bound.iter().filter(|(_, socket)| stays(socket));
-            self.auditor.present = bound.map(|(session, _)| *session).collect();
+            self.meet();
+            let Some(process) = &mut self.process else { return };
             match process.machine.step(at, wall) {
                 Some(batch) if self.kill_at.is_none_or(|(point, ..)| point != Point::Decided) => self.commit(batch),
                 Some(_) => {
@@ -328,6 +326,16 @@ impl World {
         self.deliver();
         self.settled();
         self.rest();
+    }
+
+    /// Notes who is there for a batch about to be made: who is bound, and lost no socket since the
+    /// last one was made, while which it may have been decided.
+    fn meet(&mut self) {
+        let Some(process) = &mut self.process else { return };
+        let left = std::mem::take(&mut process.left);
+        let stays = |socket: &SocketId| self.links.get(socket).is_some_and(|link| !left.contains(&link.client));
+        let bound = self.auditor.bound.iter().filter(|(_, socket)| stays(socket));
+        self.auditor.present = bound.map(|(session, _)| *session).collect();
     }
 
     /// Looks at everything when nothing is under way.
@@ -456,6 +464,8 @@ impl World {
         let Some(process) = &mut self.process else { return };
         let resolved = process.machine.resolved(at, &batch, &tables);
         let resolved = resolved.map_err(|how| Broken { promise: "everything leaves a trace", how });
+        self.meet();
+        let Some(process) = &mut self.process else { return };
         let probe = process.machine.probe(at, wall);
         self.judge(resolved);
         self.commit(probe);
