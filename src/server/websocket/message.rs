@@ -131,7 +131,11 @@ fn notify<P: Serialize>(method: &str, params: P) -> String {
 }
 
 fn text(message: &impl Serialize) -> String {
-    serde_json::to_string(message).expect("the wire's types have only keys that are texts, and finite numbers")
+    // As long as a grant usually is, so that it is not moved as it grows.
+    let mut text = Vec::with_capacity(1_024);
+    serde_json::to_writer(&mut text, message)
+        .expect("the wire's types have only keys that are texts, and finite numbers");
+    String::from_utf8(text).expect("JSON is written as UTF-8")
 }
 
 #[cfg(test)]

@@ -12,10 +12,11 @@ use crate::core::types::LabTime;
 /// Rows of each kind that one call deletes at most.
 const ROWS_PER_CALL: i64 = 2_000;
 
-/// How far the sweep for forgotten requests has come, by row.
+/// How far the sweeps have come: for forgotten requests by row, for ended leases by number.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sweep {
     row: i64,
+    lease: i64,
 }
 
 /// Deletes a piece; answers whether there is more.
@@ -24,7 +25,7 @@ pub async fn prune(writer: &mut SqliteConnection, before: LabTime, sweep: &mut S
     let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed(doing))?;
     let before = i64::try_from(before.0).unwrap_or(i64::MAX);
     let events = prune_journal(&mut transaction, before).await?;
-    let leases = prune_leases(&mut transaction, before).await?;
+    let leases = prune_leases(&mut transaction, before, sweep).await?;
     let requests = sweep_requests(&mut transaction, sweep).await?;
     transaction.commit().await.map_err(failed(doing))?;
     Ok(events || leases || requests)
@@ -71,26 +72,39 @@ async fn store_checkpoint(connection: &mut SqliteConnection) -> Result<()> {
     Ok(())
 }
 
-async fn prune_leases(connection: &mut SqliteConnection, before: i64) -> Result<bool> {
-    const PIECE: &str = "SELECT lease FROM lease WHERE ended_at < $1 ORDER BY ended_at LIMIT $2";
+/// Deletes ended leases in the order of their numbers, which is that of their grants, and begins
+/// anew once it meets a piece of which none ended long enough ago: what is granted after it hardly
+/// did. One that did all the same goes when its neighbours do.
+async fn prune_leases(connection: &mut SqliteConnection, before: i64, sweep: &mut Sweep) -> Result<bool> {
+    const LAST_OF_PIECE: &str =
+        "SELECT max(lease) FROM (SELECT lease FROM lease_end WHERE lease > $1 ORDER BY lease LIMIT $2)";
+    const PIECE: &str = "SELECT lease FROM lease_end WHERE lease > $1 AND lease <= $2 AND at < $3";
     const HISTORY: &str = "DELETE FROM lease_resource WHERE (era, resource, lease) IN (
         SELECT lease.lease >> 10, pick.value ->> '$.name', lease.lease
         FROM lease, json_each(lease.record, '$.picks') AS pick
         WHERE lease.lease IN (";
     let doing = "prune ended leases";
-    let history = format!("{HISTORY}{PIECE}))");
-    let leases = format!("DELETE FROM lease WHERE lease IN ({PIECE})");
+    let last: Option<i64> = sqlx::query_scalar(LAST_OF_PIECE)
+        .bind(sweep.lease)
+        .bind(ROWS_PER_CALL)
+        .fetch_one(&mut *connection)
+        .await
+        .map_err(failed(doing))?;
+    let Some(last) = last else {
+        sweep.lease = 0;
+        return Ok(false);
+    };
     let mut deleted = 0;
-    for statement in [history, leases] {
-        deleted = sqlx::query(sqlx::AssertSqlSafe(statement))
-            .bind(before)
-            .bind(ROWS_PER_CALL)
-            .execute(&mut *connection)
-            .await
-            .map_err(failed(doing))?
-            .rows_affected();
+    for statement in [
+        format!("{HISTORY}{PIECE}))"),
+        format!("DELETE FROM lease WHERE lease IN ({PIECE})"),
+        format!("DELETE FROM lease_end WHERE lease IN ({PIECE})"),
+    ] {
+        let delete = sqlx::query(sqlx::AssertSqlSafe(statement)).bind(sweep.lease).bind(last).bind(before);
+        deleted = delete.execute(&mut *connection).await.map_err(failed(doing))?.rows_affected();
     }
-    Ok(deleted >= ROWS_PER_CALL.cast_unsigned())
+    sweep.lease = if deleted > 0 { last } else { 0 };
+    Ok(deleted > 0)
 }
 
 /// Deletes what readers of `request` pass over, going once through the table in calls that answer

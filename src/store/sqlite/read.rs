@@ -36,7 +36,7 @@ pub async fn tables(connection: &mut SqliteConnection) -> Result<Tables> {
     const SESSIONS: &str = "SELECT record FROM session ORDER BY session";
     tables.sessions = all(connection, SESSIONS, |row| json(row, 0, "session")).await?;
     tables.claims = all(connection, "SELECT record FROM claim ORDER BY claim", |row| json(row, 0, "claim")).await?;
-    const LEASES: &str = "SELECT record FROM lease WHERE ended_at IS NULL ORDER BY lease";
+    const LEASES: &str = "SELECT record FROM held CROSS JOIN lease USING (lease) ORDER BY held.lease";
     tables.leases = all(connection, LEASES, |row| json(row, 0, "lease")).await?;
     tables.requests = requests(connection).await?;
     tables.keyed = all(connection, "SELECT record FROM keyed ORDER BY key", |row| json(row, 0, "keyed")).await?;
@@ -152,7 +152,7 @@ impl SqliteReader {
 }
 
 /// A lease's columns, in the order that [`past_lease`] reads.
-const PAST_LEASE: &str = "SELECT record, ended_at, outcome, ended FROM lease";
+const PAST_LEASE: &str = "SELECT record, at, outcome, ended FROM lease LEFT JOIN lease_end USING (lease)";
 
 fn past_lease(row: &SqliteRow) -> Result<PastLease> {
     let at: Option<i64> = column(row, 1)?;

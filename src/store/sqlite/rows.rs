@@ -5,6 +5,8 @@
 //! binary form, as the text form would be escaped here, parsed there and rendered again on its
 //! way into every column. Nothing here is stored: what a column keeps is plain text and numbers.
 
+use std::ops::Range;
+
 use serde::Serialize;
 
 /// Element types of JSONB, the low half of a header.
@@ -64,6 +66,11 @@ impl Rows {
         Some(self.bytes)
     }
 
+    /// Bytes written before, by where they stand.
+    pub fn written(&self, range: Range<usize>) -> &[u8] {
+        &self.bytes[range]
+    }
+
     fn open(&mut self) {
         if self.bytes.is_empty() {
             open_wide(&mut self.bytes, ARRAY);
@@ -93,12 +100,20 @@ impl Row<'_> {
         self.bytes.extend_from_slice(text.as_bytes());
     }
 
-    /// A value as JSON text, for a column that keeps it.
-    pub fn json(&mut self, value: &impl Serialize) -> serde_json::Result<()> {
+    /// A value as JSON text, for a column that keeps it. Answers where the text stands among the
+    /// bytes of all rows.
+    pub fn json(&mut self, value: &impl Serialize) -> serde_json::Result<Range<usize>> {
         let from = open_wide(self.bytes, TEXTRAW);
         serde_json::to_writer(&mut *self.bytes, value)?;
         close_wide(self.bytes, from);
-        Ok(())
+        Ok(from + WIDE_HEADER..self.bytes.len())
+    }
+
+    /// A text that is UTF-8 already, copied from where it was written before.
+    pub fn copied(&mut self, text: &[u8]) {
+        let from = open_wide(self.bytes, TEXTRAW);
+        self.bytes.extend_from_slice(text);
+        close_wide(self.bytes, from);
     }
 
     /// NULL.

@@ -12,8 +12,11 @@ use crate::store::StoreError;
 const APPLICATION_ID: i64 = 0x6C68_6C64;
 
 /// Every version's statements; the first makes version 1.
-const MIGRATIONS: &[&str] =
-    &[include_str!("../../../schema/sqlite/0001_first.sql"), include_str!("../../../schema/sqlite/0002_arrivals.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../../../schema/sqlite/0001_first.sql"),
+    include_str!("../../../schema/sqlite/0002_arrivals.sql"),
+    include_str!("../../../schema/sqlite/0003_lease_ends.sql"),
+];
 
 /// The version that this binary writes.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;

@@ -277,6 +277,39 @@ async fn people_can_ask_in_sql() {
 }
 
 #[tokio::test]
+async fn leases_of_an_older_version_keep_their_ends() {
+    let folder = Folder::new();
+    fs::create_dir_all(folder.path().parent().unwrap()).unwrap();
+    let mut old = options(&folder.path()).create_if_missing(true).connect().await.unwrap();
+    for version in [
+        include_str!("../../../schema/sqlite/0001_first.sql"),
+        include_str!("../../../schema/sqlite/0002_arrivals.sql"),
+        "PRAGMA application_id = 0x6C686C64; PRAGMA user_version = 2",
+    ] {
+        sqlx::raw_sql(version).execute(&mut old).await.unwrap();
+    }
+    let ended = records::ended(9);
+    for (id, at) in [(7_u64, Some(9_i64)), (8, None)] {
+        let insert = "INSERT INTO lease (lease, ended_at, outcome, ended, record) VALUES ($1, $2, $3, $4, $5)";
+        sqlx::query(insert)
+            .bind(id.cast_signed())
+            .bind(at)
+            .bind(at.and(ended.outcome).map(write::outcome_text))
+            .bind(at.map(|_| serde_json::to_string(&ended.end).unwrap()))
+            .bind(serde_json::to_string(&records::lease(id, &["pixel-1"])).unwrap())
+            .execute(&mut old)
+            .await
+            .unwrap();
+    }
+    old.close().await.unwrap();
+    let mut store = folder.open().await.unwrap();
+    let held: Vec<LeaseId> = store.load().await.unwrap().leases.iter().map(|lease| lease.id).collect();
+    assert_eq!(held, [LeaseId(8)]);
+    let past = store.reader().lease(LeaseId(7)).await.unwrap().unwrap();
+    assert_eq!(past.ended, Some(ended));
+}
+
+#[tokio::test]
 async fn pruning_leaves_a_checkpoint_of_the_whole_state() {
     let folder = Folder::new();
     let mut store = folder.open().await.unwrap();
@@ -340,7 +373,7 @@ async fn packed_rows_of_every_size_are_read_as_written() {
             row.number(*number);
             row.null();
             row.text(&"\"é".repeat(size)[..size / 3 * 3]);
-            row.json(&"\\".repeat(size))
+            row.json(&"\\".repeat(size)).map(drop)
         })
         .unwrap();
     }

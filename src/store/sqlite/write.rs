@@ -7,6 +7,7 @@
 //! alike in all of them.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use sqlx::AssertSqlSafe;
@@ -15,8 +16,9 @@ use sqlx::sqlite::SqliteArguments;
 
 use super::rows::Rows;
 use crate::core::event::Event;
-use crate::core::lease::Outcome;
+use crate::core::lease::{Lease, Outcome};
 use crate::core::tables::{Batch, TableChanges};
+use crate::core::types::LeaseId;
 use crate::store::names::names;
 
 const BEGIN: &str = "BEGIN IMMEDIATE;
@@ -109,7 +111,8 @@ const STATEMENTS: [(Kind, &str); 21] = [
     (
         Kind::Lease,
         "INSERT INTO lease (lease, record) SELECT value ->> 0, value ->> 1 FROM jsonb_each(@) WHERE true
-         ON CONFLICT DO UPDATE SET record = excluded.record;",
+         ON CONFLICT DO UPDATE SET record = excluded.record;
+         INSERT INTO held (lease) SELECT value ->> 0 FROM jsonb_each(@) WHERE true ON CONFLICT DO NOTHING;",
     ),
     (
         Kind::LeaseResource,
@@ -119,8 +122,9 @@ const STATEMENTS: [(Kind, &str); 21] = [
     ),
     (
         Kind::Ended,
-        "UPDATE lease SET ended_at = r.value ->> 1, outcome = r.value ->> 2, ended = r.value ->> 3
-         FROM jsonb_each(@) AS r WHERE lease.lease = r.value ->> 0;",
+        "INSERT INTO lease_end (lease, at, outcome, ended)
+         SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3 FROM jsonb_each(@);
+         DELETE FROM held WHERE lease IN (SELECT value ->> 0 FROM jsonb_each(@));",
     ),
     (
         Kind::Request,
@@ -210,7 +214,13 @@ fn text_for(kinds: u32) -> Arc<str> {
 #[derive(Debug, Default)]
 struct Packed {
     rows: [Rows; STATEMENTS.len()],
+    /// Leases granted in the batch, and where their JSON stands in the journal's rows: written once
+    /// for both tables.
+    granted: Vec<(Arc<Lease>, Range<usize>)>,
 }
+
+/// What stands around a lease in the event that grants it.
+const GRANTED: (&str, &str) = ("{\"type\":\"lease_granted\",\"lease\":", "}");
 
 impl Packed {
     /// The kinds to write, as bits.
@@ -243,7 +253,20 @@ impl Packed {
         };
         self.of(kind).row(|row| {
             row.number(key);
-            row.json(record)
+            row.json(record).map(drop)
+        })
+    }
+
+    /// A lease as it stands in the event that granted it.
+    fn copied(&mut self, lease: LeaseId, range: Range<usize>) -> serde_json::Result<()> {
+        let [journal, leases] = self
+            .rows
+            .get_disjoint_mut([Kind::Journal as usize, Kind::Lease as usize])
+            .expect("two kinds have two places");
+        leases.row(|row| {
+            row.number(lease.0);
+            row.copied(journal.written(range));
+            Ok(())
         })
     }
 
@@ -260,22 +283,28 @@ impl Packed {
         };
         self.of(kind).row(|row| {
             row.text(key);
-            row.json(record)
+            row.json(record).map(drop)
         })
     }
 
     fn journal(&mut self, events: &[Event]) -> serde_json::Result<()> {
-        let rows = self.of(Kind::Journal);
+        let rows = &mut self.rows[Kind::Journal as usize];
         for event in events {
             let names = names(event);
+            let mut body = 0..0;
             rows.row(|row| {
                 row.text(event.kind());
                 row.optional(names.lease.map(|id| id.0));
                 row.optional(names.claim.map(|id| id.0));
                 row.optional(names.session.map(|id| id.0));
                 row.optional(names.resource.map(|id| id.0));
-                row.json(event)
+                body = row.json(event)?;
+                Ok(())
             })?;
+            if let Event::LeaseGranted { lease } = event {
+                let inner = body.start + GRANTED.0.len()..body.end - GRANTED.1.len();
+                self.granted.push((lease.clone(), inner));
+            }
         }
         Ok(())
     }
@@ -317,7 +346,7 @@ impl Packed {
                 row.number(record.session.0);
                 row.number(record.request);
                 row.optional(record.body_hash);
-                row.json(&record.end)
+                row.json(&record.end).map(drop)
             })?;
         }
         Ok(())
@@ -327,8 +356,14 @@ impl Packed {
         for (id, claim) in &tables.claims {
             self.numbered((Kind::Claim, Kind::ClaimGone), id.0, claim.as_ref())?;
         }
+        let mut granted = std::mem::take(&mut self.granted).into_iter().peekable();
         for lease in &tables.leases {
-            self.numbered((Kind::Lease, Kind::Lease), lease.id.0, Some(lease))?;
+            // Both in the order of their numbers. One that changed since is another lease by now.
+            while granted.next_if(|(known, _)| known.id < lease.id).is_some() {}
+            match granted.next_if(|(known, _)| Arc::ptr_eq(known, lease)) {
+                Some((_, range)) => self.copied(lease.id, range)?,
+                None => self.numbered((Kind::Lease, Kind::Lease), lease.id.0, Some(lease))?,
+            }
             for pick in &lease.picks {
                 self.of(Kind::LeaseResource).row(|row| {
                     row.number(lease.id.0);
@@ -345,7 +380,7 @@ impl Packed {
                     Some(outcome) => row.text(outcome_text(outcome)),
                     None => row.null(),
                 }
-                row.json(&ended.end)
+                row.json(&ended.end).map(drop)
             })?;
         }
         for (key, record) in &tables.keyed {
