@@ -111,7 +111,7 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         folder: "testing",
-        modules: &["testing", "client", "server", "engine", "core", "protocol", "clock"],
+        modules: &["testing", "client", "server", "engine", "inventory", "core", "protocol", "clock"],
         never: &["axum", "sqlx", "clap", "HashMap", "HashSet", "boot_now", "wall_now_ms", "random_secret"],
         crates: None,
         why: "a simulated run is a pure function of its script: no clock, no randomness, nothing without an order",
@@ -451,9 +451,9 @@ fn pages() -> Vec<File> {
     files(&root(), &|path| path.extension().is_some_and(|extension| extension == "md"))
 }
 
-/// The text files under `folder` that are wanted, by path; what is built or fetched is left out.
+/// The text files under `folder` that are wanted, by path; what is built, fetched or found is left out.
 fn files(folder: &Path, wanted: &dyn Fn(&Path) -> bool) -> Vec<File> {
-    const FETCHED: &[&str] = &["target", ".git", "node_modules", "__pycache__", ".pytest_cache"];
+    const FETCHED: &[&str] = &["target", ".git", "node_modules", "__pycache__", ".pytest_cache", "corpus", "artifacts"];
     let mut found = Vec::new();
     let Ok(entries) = fs::read_dir(folder) else { return found };
     for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {

@@ -43,6 +43,19 @@ impl Events {
     }
 }
 
+/// The events in a body that comes in these pieces.
+#[cfg(any(test, feature = "testing"))]
+pub(crate) fn events<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Vec<ServerEvent>, ClientError> {
+    let (mut parser, mut seen) = (Parser::default(), Vec::new());
+    for piece in pieces {
+        parser.rest.extend_from_slice(piece);
+        while let Some(event) = parser.event()? {
+            seen.push(event);
+        }
+    }
+    Ok(seen)
+}
+
 #[derive(Debug, Default)]
 struct Parser {
     rest: Vec<u8>,
@@ -95,7 +108,7 @@ impl Parser {
 
 #[cfg(test)]
 mod tests {
-    use super::{Parser, ServerEvent};
+    use super::{Parser, ServerEvent, events};
 
     #[test]
     fn events_are_found_however_they_are_cut() {
@@ -105,14 +118,7 @@ mod tests {
             ServerEvent { id: None, event: String::new(), data: "x\ny".into() },
         ];
         for size in 1..text.len() {
-            let mut parser = Parser::default();
-            let mut seen = Vec::new();
-            for piece in text.as_bytes().chunks(size) {
-                parser.rest.extend_from_slice(piece);
-                while let Some(event) = parser.event().expect("short events") {
-                    seen.push(event);
-                }
-            }
+            let seen = events(text.as_bytes().chunks(size)).expect("short events");
             assert_eq!(seen, expected, "in pieces of {size}");
         }
     }

@@ -18,6 +18,7 @@ mod actions;
 mod audit;
 mod broker;
 mod dice;
+pub mod fuzz;
 mod network;
 mod puzzle;
 mod queue;
