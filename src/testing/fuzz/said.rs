@@ -121,7 +121,9 @@ impl Play {
                 Output::Drop | Output::Hangup => self.link = Link::None,
                 Output::Send(text) => {
                     let sent: Result<serde_json::Value, _> = serde_json::from_str(&text);
-                    assert!(sent.is_ok_and(|sent| sent["method"].is_string()), "it sends {text}");
+                    // A request, or the answer that it does not know what the broker asks.
+                    let sound = sent.is_ok_and(|sent| sent["method"].is_string() || sent["error"].is_object());
+                    assert!(sound, "it sends {text}");
                 }
                 Output::Tell(Event::Granted { lease, .. }) => {
                     self.held.insert(lease.lease);
