@@ -43,6 +43,9 @@ use crate::protocol::error::{CloseReason, RpcError, code};
 pub const GATHERED_MAX: usize = 16_384;
 /// Inputs that one batch takes at most, so that its commit stays short.
 const BATCH_INPUTS_MAX: usize = 2_048;
+/// Sessions and endings that one batch gives up at most. When a switch dies thousands are due at
+/// once: what others ask meanwhile is decided between such batches.
+const EXPIRIES_AT_ONCE: usize = 128;
 /// How far lab time may have gone on since the first decision of a batch for another to be decided
 /// ahead of its commit, milliseconds: all of a batch happens at one moment of lab time.
 const AHEAD_MS_MAX: u64 = 20;
@@ -528,10 +531,13 @@ impl Machine {
             self.decide_quietly(Command::ReturnGraceOver);
         }
         if self.hears_sessions() {
-            while let Some(session) = self.presence.next_expired(at) {
+            // The rest stays due: the next step goes on, after everything that came in meanwhile.
+            for _ in 0..EXPIRIES_AT_ONCE {
+                let Some(session) = self.presence.next_expired(at) else { break };
                 self.decide_quietly(Command::EndSession { session, end: SessionEnd::Expired });
             }
-            while let Some(lease) = self.presence.next_ending_over(at) {
+            for _ in 0..EXPIRIES_AT_ONCE {
+                let Some(lease) = self.presence.next_ending_over(at) else { break };
                 self.decide_quietly(Command::EndingOver(lease));
             }
         }

@@ -51,6 +51,15 @@ fn idle_sessions_are_held() {
 }
 
 #[test]
+fn what_holders_held_is_granted_on_when_they_drop() {
+    let broker = Broker::with_inventory(LAB);
+    let report = broker.sh("bench --mode drop -c 20 --ttl 2s --json").exits(0).json();
+    positive(&report, &["late_p50_us", "late_max_us", "others_p50_us", "others_max_us"]);
+    assert_eq!((&report["sessions_dropped"], &report["granted_on"]), (&json!(20), &json!(20)));
+    assert_clean(&broker);
+}
+
+#[test]
 fn needs_of_ones_own_bring_nothing_along() {
     let broker = Broker::with_inventory(LAB);
     let text = broker.sh("bench -c 3 -d 1s --warm-up 0 --threads 2 --need phone").exits(0).stdout;

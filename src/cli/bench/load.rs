@@ -20,15 +20,15 @@ use crate::clock::{boot_now_us, jitter};
 use crate::protocol::call::method;
 
 /// Connections opened at a time: a broker's accept queue is not what is measured.
-const OPENING: usize = 32;
+pub(super) const OPENING: usize = 32;
 /// A renewal every this part of the ttl, as the protocol asks of clients.
 const RENEWALS_PER_TTL: u64 = 5;
 
 /// When measuring begins and ends, on [`boot_now_us`].
 #[derive(Clone, Copy)]
-struct Window {
-    open_us: u64,
-    close_us: u64,
+pub(super) struct Window {
+    pub(super) open_us: u64,
+    pub(super) close_us: u64,
 }
 
 impl Window {
@@ -201,11 +201,11 @@ async fn stay(plan: Plan, window: Window, mut connection: Connection) -> Result<
 }
 
 /// Opens all sessions and answers how long each took.
-async fn open_all(plan: &Plan) -> Result<(Vec<Connection>, Histogram), Failure> {
+pub(super) async fn open_all(plan: &Plan) -> Result<(Vec<Connection>, Histogram), Failure> {
     let mut seen = Histogram::default();
     let opening = stream::iter(0..plan.connections).map(|_| async {
         let begin = boot_now_us();
-        let connection = Connection::open(&plan.network, &plan.url, &plan.needs).await?;
+        let connection = Connection::open(plan, &plan.needs).await?;
         Ok::<_, Failure>((connection, boot_now_us() - begin))
     });
     let opened: Vec<(Connection, u64)> = opening.buffer_unordered(OPENING).try_collect().await?;
@@ -221,13 +221,13 @@ type Tasks<const N: usize> = JoinSet<Result<(Connection, [Histogram; N]), Failur
 /// What the processes took while it was measured: processor time in microseconds, memory in KiB.
 /// `None` where the system does not tell, and for a broker whose process is not known.
 #[derive(Clone, Copy, Debug, Default)]
-struct Used {
+pub(super) struct Used {
     load_us: Option<u64>,
     broker_us: Option<u64>,
     broker_rss_kib: Option<u64>,
 }
 
-fn tell_used(report: &mut Report, window: Window, used: Used) {
+pub(super) fn tell_used(report: &mut Report, window: Window, used: Used) {
     let percent = |us: u64| us * 100 / window.length_us();
     if let Some(rss_kib) = used.broker_rss_kib {
         report.whole("broker_rss_kib", rss_kib);
@@ -264,7 +264,7 @@ async fn finish<const N: usize>(
 }
 
 /// Processor time used while it is measured, and the broker's memory at the end.
-async fn used_over(plan: Plan, window: Window) -> Used {
+pub(super) async fn used_over(plan: Plan, window: Window) -> Used {
     let own = std::process::id();
     sleep_until(&plan, window.open_us).await;
     let (load, broker) = (machine::cpu_us(own), plan.pid.and_then(machine::cpu_us));

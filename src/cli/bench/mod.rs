@@ -17,6 +17,7 @@ use crate::client::http::Http;
 use crate::client::url::BaseUrl;
 use crate::units::parse_duration_ms;
 
+mod drop;
 mod histogram;
 mod load;
 mod machine;
@@ -25,6 +26,9 @@ mod wire;
 
 /// The pool that is brought along, and how its resources' names begin.
 const POOL: &str = "bench";
+/// The pool of those who look on while others drop, and its resources: one for each of them.
+const ASIDE: &str = "bench-aside";
+const ASIDE_RESOURCES: u32 = 8;
 /// Requests at a time while resources are brought and taken away.
 const SETTING_UP: usize = 16;
 
@@ -50,9 +54,12 @@ pub struct BenchCommand {
     /// What every session asks for, instead of one resource of a pool that is brought along
     #[arg(long = "need", short = 'n', value_name = "NEED")]
     needs: Vec<String>,
-    /// Resources to bring along [default: twice the connections, at least 64; for queue an eighth of them]
+    /// Resources to bring along [default: twice the connections, at least 64; queue: an eighth of them; drop: as many]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     resources: Option<u32>,
+    /// Each session's ttl, instead of the broker's default
+    #[arg(long, value_parser = parse_duration_ms)]
+    ttl: Option<u64>,
     /// Threads of the load side
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=256))]
     threads: u32,
@@ -70,6 +77,8 @@ enum Mode {
     Hold,
     /// More sessions than resources: how long from a release to the grant of the next
     Queue,
+    /// Holders that all drop at the same moment: how long after their ttl others have what they held
+    Drop,
 }
 
 /// What a run needs to know.
@@ -81,6 +90,7 @@ struct Plan {
     connections: u32,
     duration_ms: u64,
     warm_up_ms: u64,
+    ttl_ms: Option<u64>,
     pid: Option<u32>,
     stop: Arc<AtomicBool>,
 }
@@ -94,7 +104,7 @@ impl Plan {
 impl BenchCommand {
     /// Does it.
     pub fn execute(self, globals: &Globals) -> Result<u8, Failure> {
-        machine::raise_open_files(u64::from(self.connections) + 64)?;
+        machine::raise_open_files(u64::from(self.connections) + 128)?;
         let mut builder = if self.threads == 1 {
             tokio::runtime::Builder::new_current_thread()
         } else {
@@ -121,17 +131,22 @@ impl BenchCommand {
             connections: self.connections,
             duration_ms: self.duration,
             warm_up_ms: self.warm_up,
+            ttl_ms: self.ttl,
             pid: self.pid,
             stop: Arc::new(AtomicBool::new(false)),
         };
         stop_on_interrupt(Arc::clone(&plan.stop));
-        let brought = bring(&http, resources).await;
+        let aside = if self.mode == Mode::Drop { ASIDE_RESOURCES } else { 0 };
+        let brought = match bring(&http, POOL, resources).await {
+            Ok(()) => bring(&http, ASIDE, aside).await,
+            Err(failure) => Err(failure),
+        };
         let measured = match brought {
             Ok(()) => self.run(&plan).await,
             Err(failure) => Err(failure),
         };
         // Also after a failure: what was brought must not stay behind.
-        let taken = take_away(&http, resources).await;
+        let taken = take_away(&http, POOL, resources).await.and(take_away(&http, ASIDE, aside).await);
         let report = measured?;
         output::print(&if self.json { report.json()? } else { report.text() })?;
         taken.map(|()| exit_code::DONE)
@@ -145,6 +160,7 @@ impl BenchCommand {
             Mode::Cycle => load::cycle(plan, &mut report).await?,
             Mode::Hold => load::hold(plan, &mut report).await?,
             Mode::Queue => load::queue(plan, &mut report).await?,
+            Mode::Drop => drop::drop_all(plan, &mut report).await?,
         }
         Ok(report)
     }
@@ -152,6 +168,7 @@ impl BenchCommand {
     fn resource_count(&self) -> u32 {
         self.resources.unwrap_or_else(|| match self.mode {
             Mode::Queue => (self.connections / 8).max(1),
+            Mode::Drop => self.connections,
             Mode::Cycle | Mode::Hold => self.connections.saturating_mul(2).max(64),
         })
     }
@@ -161,6 +178,7 @@ impl BenchCommand {
             Mode::Cycle => "cycle",
             Mode::Hold => "hold",
             Mode::Queue => "queue",
+            Mode::Drop => "drop",
         }
     }
 }
@@ -187,25 +205,25 @@ fn stop_on_interrupt(stop: Arc<AtomicBool>) {
     });
 }
 
-async fn bring(http: &Http, resources: u32) -> Result<(), Failure> {
-    let body = json!({ "pool": POOL });
+async fn bring(http: &Http, pool: &str, resources: u32) -> Result<(), Failure> {
+    let body = json!({ "pool": pool });
     stream::iter(1..=resources)
-        .map(|number| put(http, number, &body))
+        .map(|number| put(http, pool, number, &body))
         .buffer_unordered(SETTING_UP)
         .try_for_each(|()| async { Ok(()) })
         .await
 }
 
-async fn put(http: &Http, number: u32, body: &Value) -> Result<(), Failure> {
-    http.put(&path_of(number), Some(body)).await?.json::<Value>()?;
+async fn put(http: &Http, pool: &str, number: u32, body: &Value) -> Result<(), Failure> {
+    http.put(&path_of(pool, number), Some(body)).await?.json::<Value>()?;
     Ok(())
 }
 
 /// Those that are gone already are fine: an earlier failure may have left only some.
-async fn take_away(http: &Http, resources: u32) -> Result<(), Failure> {
+async fn take_away(http: &Http, pool: &str, resources: u32) -> Result<(), Failure> {
     stream::iter(1..=resources)
         .map(|number| async move {
-            let answer = http.delete::<Value>(&path_of(number), None).await?;
+            let answer = http.delete::<Value>(&path_of(pool, number), None).await?;
             if answer.is_success() || answer.status == 404 { Ok(()) } else { Err(answer.refusal().into()) }
         })
         .buffer_unordered(SETTING_UP)
@@ -213,6 +231,6 @@ async fn take_away(http: &Http, resources: u32) -> Result<(), Failure> {
         .await
 }
 
-fn path_of(number: u32) -> String {
-    format!("/v1/resources/{POOL}-{number:04}")
+fn path_of(pool: &str, number: u32) -> String {
+    format!("/v1/resources/{pool}-{number:04}")
 }

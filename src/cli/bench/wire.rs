@@ -10,10 +10,10 @@ use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
+use super::Plan;
 use crate::cli::Failure;
-use crate::client::connect::{Network, Socket};
+use crate::client::connect::Socket;
 use crate::client::default_owner;
-use crate::client::url::BaseUrl;
 use crate::clock;
 use crate::protocol::call::{SessionOpened, method, notice};
 
@@ -39,15 +39,15 @@ pub(super) enum Claimed {
 
 impl Connection {
     /// Connects and opens a session that will ask for `needs`.
-    pub(super) async fn open(network: &Network, url: &BaseUrl, needs: &[String]) -> Result<Self, Failure> {
-        let socket = network.websocket(url).await?;
+    pub(super) async fn open(plan: &Plan, needs: &[String]) -> Result<Self, Failure> {
+        let socket = plan.network.websocket(&plan.url).await?;
         let needs = Value::from(needs.to_vec());
         let acquire = [
             format!(r#","method":"{}","params":{{"request_id":"#, method::LEASE_ACQUIRE),
             format!(r#","needs":{needs}}}}}"#),
         ];
         let mut connection = Self { socket, acquire, calls: 0, requests: 0, text: String::new(), ttl_ms: 0 };
-        let params = json!({ "instance": clock::random_secret(), "owner": default_owner() });
+        let params = json!({ "instance": clock::random_secret(), "owner": default_owner(), "ttl_ms": plan.ttl_ms });
         let answer = connection.call(method::SESSION_OPEN, &params).await?;
         let opened: SessionOpened =
             serde_json::from_value(answer).map_err(|error| odd(&format!("to {}: {error}", method::SESSION_OPEN)))?;

@@ -1,6 +1,6 @@
 //! Reading: the tables at a start-up, and questions about the past beside the writer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use futures_util::TryStreamExt as _;
@@ -10,9 +10,11 @@ use sqlx::{AssertSqlSafe, Row as _, SqliteConnection, SqlitePool};
 use tokio::sync::RwLock;
 
 use super::{Result, failed};
-use crate::core::lease::Outcome;
+use crate::core::claim::Claim;
+use crate::core::lease::{Lease, Outcome};
 use crate::core::tables::{
-    EndedRecord, JournalEntry, JournalFilter, LabRecord, PastLease, RequestRecord, ResourceRecord, Tables,
+    EndedRecord, JournalEntry, JournalFilter, LabRecord, PastLease, RequestRecord, ResourceRecord, SessionRecord,
+    Tables,
 };
 use crate::core::types::{LabTime, LeaseId, ResourceName, SessionId};
 use crate::store::{Reader, StoreError};
@@ -23,21 +25,19 @@ type Query = sqlx::query::Query<'static, sqlx::Sqlite, SqliteArguments>;
 pub async fn tables(connection: &mut SqliteConnection) -> Result<Tables> {
     let mut tables = lab(connection).await?;
     tables.pools = all(connection, "SELECT record FROM pool ORDER BY name", |row| json(row, 0, "pool")).await?;
-    const RESOURCES: &str = "SELECT record, coalesce(last_used, 0) FROM resource \
-        LEFT JOIN resource_used USING (resource) ORDER BY resource";
-    tables.resources = all(connection, RESOURCES, |row| {
-        let record: ResourceRecord = json(row, 0, "resource")?;
-        Ok(ResourceRecord { last_used: LabTime(number(row, 1)?), ..record })
-    })
-    .await?;
+    const RESOURCES: &str = "'[' || record || ',' || coalesce(last_used, 0) || ']' AS record \
+        FROM resource LEFT JOIN resource_used USING (resource)";
+    let resources = many(connection, "resource", RESOURCES, |(record, last_used): (ResourceRecord, i64)| {
+        ResourceRecord { last_used: LabTime(last_used.cast_unsigned()), ..record }
+    });
+    tables.resources = resources.await?;
     const REMEMBERED: &str = "SELECT name, marks FROM remembered ORDER BY name";
     tables.remembered =
         all(connection, REMEMBERED, |row| Ok((resource_name(text(row, 0)?)?, json(row, 1, "remembered")?))).await?;
-    const SESSIONS: &str = "SELECT record FROM session ORDER BY session";
-    tables.sessions = all(connection, SESSIONS, |row| json(row, 0, "session")).await?;
-    tables.claims = all(connection, "SELECT record FROM claim ORDER BY claim", |row| json(row, 0, "claim")).await?;
-    const LEASES: &str = "SELECT record FROM held CROSS JOIN lease USING (lease) ORDER BY held.lease";
-    tables.leases = all(connection, LEASES, |row| json(row, 0, "lease")).await?;
+    tables.sessions = many(connection, "session", "record FROM session", |record: SessionRecord| record).await?;
+    tables.claims = many(connection, "claim", "record FROM claim", |record: Claim| record).await?;
+    const LEASES: &str = "record FROM held CROSS JOIN lease USING (lease)";
+    tables.leases = many(connection, "lease", LEASES, |record: Arc<Lease>| record).await?;
     tables.requests = requests(connection).await?;
     tables.keyed = all(connection, "SELECT record FROM keyed ORDER BY key", |row| json(row, 0, "keyed")).await?;
     const ARRIVALS: &str = "SELECT record FROM arrival ORDER BY claim";
@@ -83,6 +83,67 @@ async fn requests(connection: &mut SqliteConnection) -> Result<Vec<RequestRecord
     Ok(by_key.into_values().collect())
 }
 
+/// Reads a table of many records, whose key has the table's name, in the order of the key. A row of
+/// the driver is as much work as its record, so the store hands over many records as one text, and
+/// what was read is parsed on other threads while more is being read.
+async fn many<R, T>(
+    connection: &mut SqliteConnection,
+    table: &'static str,
+    from: &'static str,
+    take: fn(R) -> T,
+) -> Result<Vec<T>>
+where
+    R: DeserializeOwned + 'static,
+    T: Send + 'static,
+{
+    let text = format!(
+        "SELECT max(key), group_concat(record, char(10)) \
+         FROM (SELECT {table} AS key, {from} WHERE {table} > $1 ORDER BY {table} LIMIT {RECORDS_AT_ONCE})"
+    );
+    let mut after = i64::MIN;
+    let mut parsing = VecDeque::new();
+    let mut found = Vec::new();
+    loop {
+        let ask = sqlx::query(AssertSqlSafe(text.clone())).bind(after);
+        let row = ask.fetch_one(&mut *connection).await.map_err(failed("read the store's tables"))?;
+        // Nothing is left where there is no highest key.
+        let Some(last) = column(&row, 0)? else { break };
+        after = last;
+        let records: String = column(&row, 1)?;
+        parsing.push_back(tokio::task::spawn_blocking(move || parse(&records, table, take)));
+        if parsing.len() > PARSED_AHEAD
+            && let Some(oldest) = parsing.pop_front()
+        {
+            found.append(&mut parsed(oldest).await?);
+        }
+    }
+    for rest in parsing {
+        found.append(&mut parsed(rest).await?);
+    }
+    Ok(found)
+}
+
+/// Records that one row of the driver brings, and how many such rows may wait to be parsed.
+const RECORDS_AT_ONCE: usize = 2_048;
+const PARSED_AHEAD: usize = 8;
+
+fn parse<R: DeserializeOwned, T>(records: &str, table: &'static str, take: fn(R) -> T) -> Result<Vec<T>> {
+    let mut found = Vec::with_capacity(RECORDS_AT_ONCE);
+    let mut stream = serde_json::Deserializer::from_str(records).into_iter();
+    loop {
+        let from = stream.byte_offset();
+        match stream.next() {
+            Some(Ok(record)) => found.push(take(record)),
+            Some(Err(error)) => return Err(unreadable(records.get(from..).unwrap_or_default(), table, &error)),
+            None => return Ok(found),
+        }
+    }
+}
+
+async fn parsed<T>(parsing: tokio::task::JoinHandle<Result<Vec<T>>>) -> Result<Vec<T>> {
+    parsing.await.map_err(failed("parse the store's tables"))?
+}
+
 async fn all<T>(
     connection: &mut SqliteConnection,
     ask: &'static str,
@@ -113,10 +174,12 @@ fn text(row: &SqliteRow, index: usize) -> Result<&str> {
 
 fn json<T: DeserializeOwned>(row: &SqliteRow, index: usize, table: &'static str) -> Result<T> {
     let text = text(row, index)?;
-    serde_json::from_str(text).map_err(|error| {
-        let shown: String = text.chars().take(200).collect();
-        StoreError::Inconsistent { what: format!("a record of the table `{table}` cannot be read ({error}): {shown}") }
-    })
+    serde_json::from_str(text).map_err(|error| unreadable(text, table, &error))
+}
+
+fn unreadable(text: &str, table: &'static str, error: &serde_json::Error) -> StoreError {
+    let shown: String = text.trim_start().chars().take(200).collect();
+    StoreError::Inconsistent { what: format!("a record of the table `{table}` cannot be read ({error}): {shown}") }
 }
 
 fn resource_name(text: &str) -> Result<ResourceName> {
