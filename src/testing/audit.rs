@@ -85,6 +85,10 @@ pub(super) struct Known {
 pub(super) struct Auditor {
     pub things: Things,
     pub pools: BTreeMap<Key, OnDrop>,
+    /// How much of a pool one owner may hold, where that is bounded.
+    pub caps: BTreeMap<Key, u32>,
+    /// When work that may be retried was seen to arrive, by owner and name.
+    pub arrivals: BTreeMap<(Arc<str>, Arc<str>), BTreeSet<LabTime>>,
     remembered: BTreeMap<ResourceName, (bool, bool)>,
     pub claims: BTreeMap<ClaimId, Arc<Claim>>,
     pub leases: BTreeMap<LeaseId, Hold>,
@@ -190,6 +194,7 @@ impl Auditor {
         match event {
             Event::PoolSet { pool, .. } => {
                 self.pools.insert(pool.name.clone(), pool.on_drop);
+                self.caps.extend(pool.max_per_owner.map(|most| (pool.name.clone(), most)));
             }
             Event::ResourceAdded { resource, spec, .. } => {
                 let (drained, quarantined) = self.remembered.remove(&spec.name).unwrap_or_default();
@@ -241,8 +246,10 @@ impl Auditor {
         let before = self.asked.insert(key, (Some(lease.claim), false));
         let once = before.is_none_or(|(claim, over)| claim == Some(lease.claim) && !over);
         hold("asking twice is asking once", once, || format!("lease {} for request {key:?}: {before:?}", lease.id))?;
-        if let Some(claim) = self.claims.remove(&lease.claim) {
-            self.waited.push((claim.id, lease.granted_at.since(claim.queued_at)));
+        match self.claims.remove(&lease.claim) {
+            Some(claim) => self.waited.push((claim.id, lease.granted_at.since(claim.queued_at))),
+            // The lease does not tell since when its work counts.
+            None => self.arrived(&lease.owner.name, &lease.spec, lease.queued_at, None)?,
         }
         self.claims_ever.insert(lease.claim);
         self.whole(lease)?;
@@ -260,7 +267,7 @@ impl Auditor {
         self.untold.insert(lease.id);
         let held = Hold { lease: lease.clone(), freed: BTreeSet::new(), over_by: None };
         self.leases.insert(lease.id, held);
-        Ok(())
+        self.caps_hold(lease)
     }
 
     /// Everything that was asked, and nothing more.
@@ -341,6 +348,7 @@ impl Auditor {
         hold("asking twice is asking once", new, || format!("claim number {} was used before", claim.id))?;
         let possible = claim.spec.wait_for_inventory || self.possible(&claim.spec) != Some(false);
         hold("impossible is said at once", possible, || format!("{claim:?} waits for what is not on the books"))?;
+        self.arrived(&claim.owner.name, &claim.spec, claim.queued_at, claim.first_arrival)?;
         self.claims.insert(claim.id, Arc::new(claim.clone()));
         Ok(())
     }

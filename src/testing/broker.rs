@@ -30,6 +30,8 @@ const OUTBOX_MAX: usize = 12;
 pub(super) const RESTART_GRACE_MS: u64 = 15_000;
 /// For this long after a start sessions that are away may keep back, milliseconds.
 const RETURN_GRACE_MS: u64 = 31_000;
+/// The longest ttl of a client.
+const TTL_MS_MOST: u64 = 10_000;
 /// Between two looks of the core's own invariants at all of the books.
 const LOOK_EVERY: u64 = 64;
 /// Sessions and claims, so few that the bounds are met.
@@ -466,6 +468,8 @@ impl World {
         let resolved = resolved.map_err(|how| Broken { promise: "everything leaves a trace", how });
         self.meet();
         let Some(process) = &mut self.process else { return };
+        // Whoever was told that its resume failed is on that socket all the same until it leaves it.
+        process.returning_until = process.returning_until.max(self.now + TTL_MS_MOST * 1_000);
         let probe = process.machine.probe(at, wall);
         self.judge(resolved);
         self.commit(probe);

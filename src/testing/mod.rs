@@ -20,6 +20,7 @@ mod broker;
 mod dice;
 pub mod fuzz;
 mod network;
+mod policy;
 mod puzzle;
 mod queue;
 mod runner;

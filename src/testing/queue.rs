@@ -18,7 +18,7 @@ const PRIORITY_WORTH_MS: i64 = 300_000;
 
 /// Smaller is more senior.
 fn seniority(claim: &Claim) -> (i64, ClaimId) {
-    let arrival = i64::try_from(claim.queued_at.0).unwrap_or(i64::MAX);
+    let arrival = i64::try_from(claim.first_arrival.unwrap_or(claim.queued_at).0).unwrap_or(i64::MAX);
     (arrival - i64::from(claim.spec.priority) * PRIORITY_WORTH_MS, claim.id)
 }
 
@@ -47,7 +47,7 @@ impl Auditor {
             if !here && !returning || !self.has_hope(claim) {
                 continue;
             }
-            if here {
+            if here && !self.may_be_capped(claim) {
                 let possible = puzzle::solvable(&claim.spec, &self.things, &left) == Some(true);
                 hold("granted when it can be", !possible, || format!("{claim:?} waits, and free are {left:?}"))?;
             }
@@ -74,6 +74,9 @@ impl Auditor {
     /// a junior's grant leaves it that. Plain claims only, where the part is a number.
     pub(super) fn overtakes_nobody(&self, lease: &Lease) -> Kept {
         let junior = self.claims.get(&lease.claim).map(|claim| seniority(claim));
+        if junior.is_none() && lease.spec.retry.is_some() {
+            return Ok(()); // It may count from an earlier arrival, which a lease does not tell.
+        }
         let arrival = i64::try_from(lease.queued_at.0).unwrap_or(i64::MAX);
         let junior =
             junior.unwrap_or_else(|| (arrival - i64::from(lease.spec.priority) * PRIORITY_WORTH_MS, lease.claim));
@@ -82,7 +85,8 @@ impl Auditor {
             let [need] = senior.spec.needs.as_slice() else { continue };
             let (Count::Exactly(count), Slots::Exactly(1)) = (need.count, need.slots) else { continue };
             let plain = senior.spec.same.is_none() && senior.spec.distinct.is_none();
-            if !plain || !self.present.contains(&senior.session) || !self.has_hope(senior) {
+            if !plain || self.may_be_capped(senior) || !self.present.contains(&senior.session) || !self.has_hope(senior)
+            {
                 continue;
             }
             // Others before it may keep back the very same things.

@@ -8,7 +8,7 @@ use super::script::{Action, Admin, Point, Script, Timed};
 use crate::core::apply::{Declared, DeclaredResource};
 use crate::core::inventory::{OnDrop, Pool, ResourceSpec};
 use crate::core::types::{Key, ResourceName, Value};
-use crate::protocol::call::ClaimRequest;
+use crate::protocol::call::{ClaimRequest, RetryRequest};
 
 /// How long the faults go on, milliseconds; a calm phase follows.
 pub(super) const FAULTS_MS: u64 = 60_000;
@@ -72,7 +72,8 @@ pub(super) fn declared(without: u32) -> Arc<Declared> {
     for name in ["phone", "board", "seat", "quick", "spare"] {
         let on_drop = if name == "quick" { OnDrop::Immediate } else { OnDrop::AfterTtl };
         let cooldown_ms = if name == "board" { 400 } else { 0 };
-        declared.pools.push(Pool { on_drop, cooldown_ms, ..Pool::named(key(name)) });
+        let max_per_owner = (name == "seat").then_some(2);
+        declared.pools.push(Pool { on_drop, cooldown_ms, max_per_owner, ..Pool::named(key(name)) });
     }
     for (bit, (name, pool, labels, slots)) in RESOURCES.iter().enumerate() {
         if without & (1 << bit) != 0 {
@@ -180,6 +181,9 @@ fn claim(dice: &mut Dice) -> ClaimRequest {
         wait_ms: dice.of(&[None, None, None, Some(0), Some(1_500), Some(9_000)]),
         hold_ms: dice.of(&[None, None, Some(1_000), Some(5_000)]),
         fail_fast: dice.one_in(12),
+        retry: dice
+            .one_in(6)
+            .then(|| RetryRequest { work: format!("job-{}", dice.roll(3)), attempt: dice.between(1, 3) }),
         wait_for_inventory: dice.one_in(12),
         ..ClaimRequest::default()
     }
