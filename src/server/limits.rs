@@ -7,7 +7,7 @@ use std::time::Duration;
 
 /// Bytes that a socket reads or writes at once; a session that idles keeps this much. Longer
 /// messages grow the buffers for as long as they pass.
-pub const SOCKET_BUFFER_BYTES: usize = 2 * 1024;
+pub const SOCKET_BUFFER_BYTES: usize = 1024;
 /// Bytes of the head of an HTTP request. A longer one is answered 431.
 pub const HEADER_BYTES_MAX: usize = 16 * 1024;
 /// Header fields of an HTTP request. More are answered 431.

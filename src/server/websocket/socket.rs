@@ -326,6 +326,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                     }
                     _ => {}
                 }
+                // It was heard and hears now: a ping would say no more.
+                self.ping_at = self.ping_at.map(|at| at.max(self.last_read.at().plus(self.ping_every_ms)));
                 self.write(message::answer(&id, &result)).await
             }
             Outgoing::Notice(mut notice) => {
