@@ -30,6 +30,11 @@ pub enum StoreError {
         /// The lock file.
         path: String,
     },
+    /// Another broker leads the lab: this process writes nothing more.
+    Deposed {
+        /// Where the other says it is reached, when it does.
+        by: Option<String>,
+    },
     /// A batch out of order was offered: the engine and the store disagree about the past.
     OutOfOrder {
         /// The last batch in the store.
@@ -54,6 +59,10 @@ impl fmt::Display for StoreError {
                     f,
                     "another broker has this store open (it holds the lock {path}): stop it, or use another --store"
                 )
+            }
+            Self::Deposed { by } => {
+                let at = by.as_deref().map_or_else(String::new, |url| format!(", at {url}"));
+                write!(f, "another broker leads this lab now{at}")
             }
             Self::OutOfOrder { last, offered } => {
                 write!(f, "batch {offered} was offered after batch {last}: another process has written to this store")

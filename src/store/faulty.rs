@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
-use super::{Store, StoreError};
+use super::{Sharing, Store, StoreError};
 use crate::core::tables::{Batch, Tables};
 use crate::core::types::LabTime;
 
@@ -142,6 +142,22 @@ impl<S: Store> Store for Faulty<S> {
 
     async fn prune(&mut self, before: LabTime) -> Result<bool, StoreError> {
         self.inner.prune(before).await
+    }
+
+    fn sharing(&self) -> Option<Sharing> {
+        self.inner.sharing()
+    }
+
+    async fn beat(&mut self) -> Result<(), StoreError> {
+        self.inner.beat().await
+    }
+
+    async fn give_up(&mut self) -> Result<(), StoreError> {
+        self.inner.give_up().await
+    }
+
+    async fn passed_ms(&mut self) -> Result<Option<u64>, StoreError> {
+        self.inner.passed_ms().await
     }
 
     fn reader(&self) -> S::Reader {

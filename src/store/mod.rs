@@ -8,6 +8,10 @@
 //!   all, and only [`Store::reopen`] tells which.
 //! - Batches come in order, each number one above the last; a store refuses any other.
 //! - [`Reader`]s see only what is committed.
+//!
+//! A store that several brokers share has one leader at a time, who alone writes. Taking the lead is
+//! the store's own business, before it is given to an engine; from then on every write is made only
+//! while this process leads, and answers [`StoreError::Deposed`] once another does.
 
 #[cfg(test)]
 mod contract;
@@ -23,6 +27,16 @@ pub use error::StoreError;
 
 use crate::core::tables::{Batch, JournalEntry, JournalFilter, PastLease, Tables};
 use crate::core::types::{LabTime, LeaseId, ResourceName};
+
+/// How the brokers that share a store take turns at leading it; milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sharing {
+    /// How long others leave a leader alone that writes nothing. A leader that has written nothing
+    /// for so long, counted from before it sent its last successful write, leads no more.
+    pub term_ms: u64,
+    /// How long a leader lets pass without a write before it writes a beat.
+    pub beat_ms: u64,
+}
 
 /// The writing half, owned by the engine's task alone.
 pub trait Store: Send + 'static {
@@ -44,6 +58,27 @@ pub trait Store: Send + 'static {
     /// left to delete.
     fn prune(&mut self, before: LabTime) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
+    /// How this store is shared with other brokers; `None` where it is this process's alone.
+    fn sharing(&self) -> Option<Sharing> {
+        None
+    }
+
+    /// Tells the others that this process leads on; never called where nobody shares the store.
+    fn beat(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send {
+        std::future::ready(Ok(()))
+    }
+
+    /// Gives the lead up, so that another may take it at once; nothing is written after.
+    fn give_up(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send {
+        std::future::ready(Ok(()))
+    }
+
+    /// What the store's own clock says has passed since the last batch in it, milliseconds; `None`
+    /// where it has no clock but this machine's.
+    fn passed_ms(&mut self) -> impl Future<Output = Result<Option<u64>, StoreError>> + Send {
+        std::future::ready(Ok(None))
+    }
+
     /// A reader of what is committed.
     fn reader(&self) -> Self::Reader;
 
@@ -53,6 +88,15 @@ pub trait Store: Send + 'static {
 
 /// The reading half, cloned freely, used by whoever answers questions about the past.
 pub trait Reader: Clone + Send + Sync + 'static {
+    /// Looks whether this process still leads, by a read that begins after the call: nobody else
+    /// had taken the lead when it was called.
+    ///
+    /// # Errors
+    /// [`StoreError::Deposed`] when another leads, another error when that cannot be known now.
+    fn confirm(&self) -> impl Future<Output = Result<(), StoreError>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// The journal, oldest first, after the filter.
     fn journal(&self, filter: &JournalFilter) -> impl Future<Output = Result<Vec<JournalEntry>, StoreError>> + Send;
 
