@@ -11,6 +11,8 @@
 //!                    └─ Store (journal and tables that fail) ─┘
 //! ```
 //!
+//! Beside it, [`postgres`] starts a real server for the tests that need one.
+//!
 //! The auditor is other code than the core: it keeps books of its own from what the store made
 //! durable, hears what is told, and knows at every instant what each client believes it may use.
 
@@ -21,6 +23,7 @@ mod dice;
 pub mod fuzz;
 mod network;
 mod policy;
+pub mod postgres;
 mod puzzle;
 mod queue;
 mod runner;
