@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::held::Output;
-use super::input::{Answer, Call, ClaimTold, KeyedCall, Notice, Outgoing, SocketId, Told};
+use super::input::{Answer, Call, ClaimTold, Input, KeyedCall, Notice, Outgoing, SocketId, Told};
 use super::machine::{Left, Machine};
 use super::query;
 use crate::clock::BootTime;
@@ -137,12 +137,7 @@ impl Machine {
         instance: &str,
         renewal: u64,
     ) -> Result<Answer, RpcError> {
-        let ttl_ms = self.may_resume(session, hash)?;
-        let known = &self.broker.state().sessions[&session];
-        if !matches!(&known.kind, SessionKind::Socket { instance: own } if **own == *instance) {
-            let message = "the session belongs to another process: another instance may only close it";
-            return Err(RpcError::new(Code::WrongInstance.as_str(), message));
-        }
+        let ttl_ms = self.may_resume(session, hash, instance)?;
         self.presence.heard(session, at);
         self.count_by(session, renewal);
         let before = self.bind(socket, session);
@@ -156,8 +151,8 @@ impl Machine {
         Ok(Answer::Opened(Box::new(opened), secrets))
     }
 
-    /// Whether whoever knows this secret may resume the session; answers its ttl.
-    fn may_resume(&self, session: SessionId, hash: &SecretHash) -> Result<u64, RpcError> {
+    /// Whether this instance, knowing this secret, may resume the session; answers its ttl.
+    pub(super) fn may_resume(&self, session: SessionId, hash: &SecretHash, instance: &str) -> Result<u64, RpcError> {
         let gone = || {
             let message = format!(
                 "there is no session {} with this secret (any more): open a new one; its leases and claims have ended",
@@ -168,6 +163,10 @@ impl Machine {
         let known =
             self.broker.state().sessions.get(&session).filter(|known| known.secret == *hash).ok_or_else(gone)?;
         self.presence.renewable(session).ok_or_else(gone)?;
+        if !matches!(&known.kind, SessionKind::Socket { instance: own } if **own == *instance) {
+            let message = "the session belongs to another process: another instance may only close it";
+            return Err(RpcError::new(Code::WrongInstance.as_str(), message));
+        }
         Ok(known.ttl_ms)
     }
 
@@ -369,16 +368,26 @@ impl Machine {
     pub(super) fn keyed(
         &mut self,
         at: BootTime,
-        key: &SecretHash,
+        key: SecretHash,
         call: KeyedCall,
         answer: oneshot::Sender<Result<Told, RpcError>>,
+        confirmed: bool,
     ) {
-        let known = self.broker.state().keys.get(key).copied();
+        let known = self.broker.state().keys.get(&key).copied();
         if let Some(session) = known.filter(|session| self.presence.renewable(*session).is_some()) {
             self.presence.heard(session, at);
         }
-        let told = self.keyed_call(at, key, call, known);
-        self.held.hold(Output::Told(answer, told));
+        let again = (self.door.is_some() && !confirmed).then(|| call.clone());
+        let told = self.keyed_call(at, &key, call, known);
+        // Its holder counts its time by whatever says that it stands.
+        let gives_time = matches!(told, Ok(Told::Claim(_) | Told::Renewed(_) | Told::Lease(_)));
+        match again {
+            // No batch takes the answer along, which would prove as much.
+            Some(call) if gives_time && self.broker.events().is_empty() => {
+                self.keyed_waits(Input::Keyed { at, key, call, answer, confirmed });
+            }
+            _ => self.held.hold(Output::Told(answer, told)),
+        }
     }
 
     fn keyed_call(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::input::{Input, KeyedCall, LastRead, Outgoing, SocketId, Told};
 use super::metrics::Metrics;
@@ -26,6 +26,8 @@ pub struct Health {
     pub store_failure: Option<Arc<str>>,
     /// Whether the broker is stopping.
     pub stopping: bool,
+    /// Whether the engine ended, as another broker leads, or may.
+    pub ended: bool,
 }
 
 /// A way to talk to the engine; cloned freely.
@@ -35,11 +37,17 @@ pub struct Handle {
     sockets: Arc<AtomicU64>,
     health: watch::Receiver<Health>,
     metrics: Arc<Metrics>,
+    hand_over: Arc<Notify>,
 }
 
 impl Handle {
-    pub(crate) fn new(inputs: mpsc::Sender<Input>, health: watch::Receiver<Health>, metrics: Arc<Metrics>) -> Self {
-        Self { inputs, sockets: Arc::new(AtomicU64::new(1)), health, metrics }
+    pub(crate) fn new(
+        inputs: mpsc::Sender<Input>,
+        health: watch::Receiver<Health>,
+        metrics: Arc<Metrics>,
+        hand_over: Arc<Notify>,
+    ) -> Self {
+        Self { inputs, sockets: Arc::new(AtomicU64::new(1)), health, metrics, hand_over }
     }
 
     /// What the engine counted.
@@ -95,7 +103,7 @@ impl Handle {
     /// What the core refuses, or that it could not be stored.
     pub async fn keyed(&self, at: BootTime, key: SecretHash, call: KeyedCall) -> Result<Told, RpcError> {
         let (answer, told) = oneshot::channel();
-        self.send(Input::Keyed { at, key, call, answer }).await?;
+        self.send(Input::Keyed { at, key, call, answer, confirmed: false }).await?;
         told.await.map_err(|_| gone())?
     }
 
@@ -127,6 +135,13 @@ impl Handle {
         }
     }
 
+    /// Hands the lead over, where brokers share the store: the engine takes nothing more in, waits for
+    /// the write under way, gives the lead up and ends. What it was asked and had not stored by then
+    /// is answered `unavailable`. Its task says how it ended.
+    pub fn hand_over(&self) {
+        self.hand_over.notify_one();
+    }
+
     /// What is known of the engine without asking it; changes can be awaited.
     #[must_use]
     pub fn health(&self) -> watch::Receiver<Health> {
@@ -135,5 +150,8 @@ impl Handle {
 }
 
 fn gone() -> RpcError {
-    RpcError::new(code::UNAVAILABLE, "the broker is going down: connect again, and repeat with the same request_id")
+    RpcError::new(
+        code::UNAVAILABLE,
+        "the broker is going down, or another leads: connect again, and repeat with the same request_id",
+    )
 }

@@ -41,6 +41,21 @@ impl LastRead {
     }
 }
 
+/// When and how a process takes the books over.
+#[derive(Clone, Copy, Debug)]
+pub struct Takeover {
+    /// This process's clock.
+    pub at: BootTime,
+    /// The wall clock, Unix milliseconds.
+    pub wall_ms: i64,
+    /// What the store's own clock says has passed since the last batch in it, milliseconds; `None`
+    /// where it has none, and this machine's wall clock is asked.
+    pub passed_ms: Option<u64>,
+    /// Whether other brokers share the store: then nobody is given time before this process was found
+    /// to lead since it was asked for.
+    pub shared: bool,
+}
+
 /// Something for the engine.
 pub enum Input {
     /// A socket was accepted.
@@ -101,6 +116,8 @@ pub enum Input {
         call: KeyedCall,
         /// Gets the answer once it is durable.
         answer: oneshot::Sender<Result<Told, RpcError>>,
+        /// Whether this process was found to lead since it came in: `false` for whoever hands it over.
+        confirmed: bool,
     },
     /// A question to the books, answered when what it saw is durable.
     Read(Box<dyn FnOnce(&super::view::View<'_>) -> Release + Send>),

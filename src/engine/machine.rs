@@ -19,8 +19,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use super::confirm::Door;
 use super::held::{Held, Output};
-use super::input::{Call, Input, LastRead, Notice, Outgoing, SocketId, Told};
+use super::input::{Call, Input, LastRead, Notice, Outgoing, SocketId, Takeover, Told};
 use super::presence::Presence;
 use super::stop::Stop;
 use super::view::{LabClock, Seen, View};
@@ -100,6 +101,8 @@ pub struct Machine {
     pub(super) options: Options,
     pub(super) held: Held,
     pub(super) gathered: VecDeque<Input>,
+    /// Where a store is shared.
+    pub(super) door: Option<Door>,
     /// Who left in the batch under way, and in the one that is being made.
     leaving: Vec<Left>,
     pub(super) left_now: Vec<Left>,
@@ -131,14 +134,16 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Takes the books over at `at`. The first step makes the batch that says so.
+    /// Takes the books over. The first step makes the batch that says so.
     ///
     /// # Errors
     /// In words, where the tables contradict each other.
-    pub fn new(tables: &Tables, options: Options, at: BootTime, wall_ms: i64) -> Result<Self, String> {
+    pub fn new(tables: &Tables, options: Options, takeover: Takeover) -> Result<Self, String> {
+        let Takeover { at, wall_ms, passed_ms, shared } = takeover;
         let broker = Broker::new(tables, options.limits.clone())?;
-        // What passed while no process ran is the wall clock's to say, and never less than nothing.
-        let passed = u64::try_from(wall_ms.saturating_sub(tables.wall_ms)).unwrap_or(0);
+        // What passed while no process ran is the store's clock to say, or the wall clock's, and never
+        // less than nothing.
+        let passed = passed_ms.unwrap_or_else(|| u64::try_from(wall_ms.saturating_sub(tables.wall_ms)).unwrap_or(0));
         let lab_base = if tables.batch == 0 { LabTime(0) } else { tables.lab.now.plus(passed) };
         let mut machine = Self {
             broker,
@@ -147,6 +152,7 @@ impl Machine {
             options,
             held: Held::default(),
             gathered: VecDeque::new(),
+            door: shared.then(Door::default),
             leaving: Vec::new(),
             left_now: Vec::new(),
             fresh: BTreeSet::new(),
@@ -233,15 +239,25 @@ impl Machine {
     /// Takes an input. What is presence's alone is done at once; the rest gathers.
     pub fn input(&mut self, at: BootTime, input: Input) {
         self.advance(at);
+        match &input {
+            Input::Call { socket, .. } if self.sockets.get(socket).is_none_or(|known| known.over) => return,
+            Input::Call { socket, at, .. } => self.heard(*socket, *at),
+            _ => {}
+        }
+        if let Some(input) = self.at_the_door(input) {
+            self.let_in(at, input);
+        }
+    }
+
+    /// Takes an input that waits at no door (any more).
+    pub(super) fn let_in(&mut self, at: BootTime, input: Input) {
         match input {
             Input::Attach { socket, last_read, .. } => {
                 self.sockets.insert(socket, Socket { session: None, read: last_read, over: false });
             }
             Input::Alive { socket, at } => self.heard(socket, at),
             Input::Accepting => self.accepting(at),
-            Input::Call { socket, .. } if self.sockets.get(&socket).is_none_or(|known| known.over) => {}
             Input::Call { socket, at, id, call } => {
-                self.heard(socket, at);
                 if let (Call::Renew { renewal }, Some(session)) = (&call, self.renews_at_once(socket)) {
                     let result = self.renewed(session, *renewal);
                     self.held.tell_socket(socket, id, result);
@@ -352,6 +368,9 @@ impl Machine {
 
     fn batch_of(&mut self, at: LabTime, events: Vec<Event>, mut tables: TableChanges, wall_ms: i64) -> Batch {
         self.in_flight = true;
+        if let Some(door) = &mut self.door {
+            door.batch_begun();
+        }
         self.decided = 0;
         self.in_doubt = !events.is_empty();
         // Stored beside the wall clock of the same moment, events or not: what passes until a
@@ -373,6 +392,7 @@ impl Machine {
             self.works_again = true;
             self.tell_store(true, "the store works again");
         }
+        self.confirmed_by_batch(at);
         self.check_stop(at);
     }
 
@@ -486,6 +506,9 @@ impl Machine {
     #[must_use]
     pub fn next_wake(&self, at: BootTime) -> BootTime {
         let mut next = at.plus(self.presence.tick_every_ms());
+        if let Some(due) = self.confirmation_due() {
+            next = next.min(due.max(at));
+        }
         if self.in_flight || self.failure.is_some() {
             return next; // What is due cannot be decided now.
         }
@@ -558,7 +581,7 @@ impl Machine {
             Input::Detach { socket, clean } => self.detach(socket, clean),
             Input::CutOff { socket } => self.cut_off(socket),
             Input::Command { command, answer } => self.command(*command, answer),
-            Input::Keyed { at, key, call, answer } => self.keyed(at, &key, call, answer),
+            Input::Keyed { at, key, call, answer, confirmed } => self.keyed(at, key, call, answer, confirmed),
             Input::Read(reading) => {
                 let release = self.view(at, reading);
                 self.held.hold(Output::Release(release, Ok(())));

@@ -13,12 +13,14 @@
 //! The machine is that as a state machine without I/O, which tests drive; the task is the loop
 //! around it. Everything computed from the core carries the number of the batch it was computed
 //! after and leaves when that batch is durable. Answers to `session.renew` come from presence
-//! and wait for no batch.
+//! and wait for no batch; where brokers share the store they wait until this one was found to lead.
 
 mod calls;
+mod confirm;
 pub mod handle;
 pub mod held;
 pub mod input;
+mod lead;
 pub mod machine;
 pub mod metrics;
 pub mod presence;
@@ -27,4 +29,5 @@ mod stop;
 mod task;
 pub mod view;
 
+pub use lead::Ended;
 pub use task::{EngineError, start};

@@ -49,7 +49,7 @@ impl Double {
         let (sender, inputs) = mpsc::channel(64);
         let (health, healthy) = watch::channel(Health::default());
         let (_, inventory_error) = watch::channel(None);
-        let handle = Handle::new(sender, healthy, Arc::default());
+        let handle = Handle::new(sender, healthy, Arc::default(), Arc::default());
         let shared = Arc::new(Shared::new(handle, limits, About::default(), inventory_error));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -68,7 +68,8 @@ pub trait Store: Send + 'static {
         std::future::ready(Ok(()))
     }
 
-    /// Gives the lead up, so that another may take it at once; nothing is written after.
+    /// Gives the lead up, so that another may take it at once; nothing is written after. May be called
+    /// after a write that failed.
     fn give_up(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send {
         std::future::ready(Ok(()))
     }

@@ -218,7 +218,7 @@ impl World {
         user.asked = Some((told, self.now));
         let session = user.session;
         let at = self.boot();
-        self.broker_input(Input::Keyed { at, key, call, answer });
+        self.broker_input(Input::Keyed { at, key, call, answer, confirmed: false });
         if let Some(session) = session.filter(|_| self.process.is_some()) {
             self.auditor.heard(at.0, session);
         }

@@ -18,7 +18,7 @@ use crate::core::limits::Limits;
 use crate::core::tables::Batch;
 use crate::core::types::SessionId;
 use crate::engine::held::Output;
-use crate::engine::input::{Answer, Call, Input, LastRead, Outgoing, SocketId};
+use crate::engine::input::{Answer, Call, Input, LastRead, Outgoing, SocketId, Takeover};
 use crate::engine::machine::{Machine, Options};
 use crate::protocol::rpc::Id;
 use crate::server::convert::secret_hash;
@@ -94,7 +94,7 @@ impl World {
         let tables = self.store.load().map_err(|how| Broken { promise: "everything leaves a trace", how });
         let Some(tables) = self.judge(tables) else { return };
         let options = Options { limits: LIMITS, restart_grace_ms: RESTART_GRACE_MS };
-        let machine = Machine::new(&tables, options, at, wall);
+        let machine = Machine::new(&tables, options, Takeover { at, wall_ms: wall, passed_ms: None, shared: false });
         let machine = machine.map_err(|how| Broken { promise: "everything leaves a trace", how });
         let Some(mut machine) = self.judge(machine) else { return };
         if let Some(batch) = machine.step(at, wall) {

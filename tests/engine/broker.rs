@@ -11,7 +11,7 @@ use leasehold::core::types::LeaseId;
 use leasehold::engine::handle::Handle;
 use leasehold::engine::input::{Answer, Call, Input, Notice, Outgoing, SocketId};
 use leasehold::engine::machine::Options;
-use leasehold::engine::start;
+use leasehold::engine::{Ended, start};
 use leasehold::protocol::error::RpcError;
 use leasehold::protocol::info::ClaimInfo;
 use leasehold::protocol::rpc::Id;
@@ -31,7 +31,7 @@ pub const TTL: u64 = 600_000;
 pub struct Broker {
     pub handle: Handle,
     pub faults: Faults,
-    task: JoinHandle<()>,
+    task: JoinHandle<Ended>,
     folder: TempDir,
 }
 

@@ -13,7 +13,7 @@ use leasehold::core::session::SecretHash;
 use leasehold::core::tables::{Batch, Tables};
 use leasehold::core::types::{LabTime, LeaseId, SessionId};
 use leasehold::engine::held::Output;
-use leasehold::engine::input::{Answer, Call, Input, KeyedCall, LastRead, Notice, Outgoing, SocketId, Told};
+use leasehold::engine::input::{Answer, Call, Input, KeyedCall, LastRead, Notice, Outgoing, SocketId, Takeover, Told};
 use leasehold::engine::machine::{Machine, Options};
 use leasehold::protocol::call::{SessionOpened, SessionRenewed};
 use leasehold::protocol::error::{CloseReason, RpcError};
@@ -55,7 +55,7 @@ impl Lab {
     /// A broker that serves these pools.
     pub fn of(pools: &[(&str, usize)]) -> Self {
         let (now, wall_ms) = (BootTime(1_000_000), 1_800_000_000_000);
-        let mut lab = Self::over(Tables::default(), now, wall_ms);
+        let mut lab = Self::over(Tables::default(), now, wall_ms, false);
         let mut applied = lab.command(words::inventory(pools));
         lab.go();
         applied.try_recv().expect("an answer").expect("an inventory");
@@ -63,9 +63,9 @@ impl Lab {
     }
 
     /// A broker that takes over what a store holds, and accepts connections at once.
-    fn over(stored: Tables, now: BootTime, wall_ms: i64) -> Self {
+    fn over(stored: Tables, now: BootTime, wall_ms: i64, shared: bool) -> Self {
         let options = Options { limits: Default::default(), restart_grace_ms: GRACE_MS };
-        let machine = Machine::new(&stored, options, now, wall_ms).unwrap();
+        let machine = Machine::new(&stored, options, Takeover { at: now, wall_ms, passed_ms: None, shared }).unwrap();
         let mut lab = Self {
             machine,
             now,
@@ -86,12 +86,12 @@ impl Lab {
     /// not committed is lost.
     pub fn restarted(self, away_ms: u64) -> Self {
         let wall_ms = self.wall_ms + i64::try_from(away_ms).unwrap();
-        Self::over(self.stored, self.now.plus(away_ms), wall_ms)
+        Self::over(self.stored, self.now.plus(away_ms), wall_ms, false)
     }
 
     /// The same with a wall clock that was put elsewhere meanwhile.
     pub fn restarted_at(self, wall_ms: i64) -> Self {
-        Self::over(self.stored, self.now, wall_ms)
+        Self::over(self.stored, self.now, wall_ms, false)
     }
 
     // ---- the store ----
@@ -369,7 +369,7 @@ impl Lab {
 
     pub fn keyed_call(&mut self, key: &SecretHash, call: KeyedCall) -> oneshot::Receiver<Answered> {
         let (answer, told) = oneshot::channel();
-        self.machine.input(self.now, Input::Keyed { at: self.now, key: key.clone(), call, answer });
+        self.machine.input(self.now, Input::Keyed { at: self.now, key: key.clone(), call, answer, confirmed: false });
         self.deliver();
         told
     }

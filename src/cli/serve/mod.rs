@@ -117,7 +117,7 @@ async fn serve(mut settings: Settings) -> Result<u8, Failure> {
     tokio::select! {
         _ = signals.next() => {}
         ended = &mut engine => {
-            let why = ended.err().map_or_else(String::new, |error| format!(": {error}"));
+            let why = ended.map_or_else(|error| format!(": {error}"), |ended| format!(": {ended:?}"));
             return Err(Failure::refused(format!("the engine ended{why}: start the broker again, it loses nothing")));
         }
     }

@@ -37,6 +37,7 @@ pub async fn healthz() -> &'static str {
 pub async fn readyz(State(shared): State<Arc<Shared>>) -> Result<&'static str, Refusal> {
     let health = shared.handle.health().borrow().clone();
     match health {
+        Health { ended: true, .. } => Err(Refusal(RpcError::new(code::UNAVAILABLE, "this broker leads no more"))),
         Health { store_failure: Some(failure), .. } => Err(Refusal(RpcError::new(
             code::UNAVAILABLE,
             format!("nothing new is granted: the store fails: {failure}"),
