@@ -15,9 +15,9 @@ use leasehold::engine::{Ended, start};
 use leasehold::protocol::error::RpcError;
 use leasehold::protocol::info::ClaimInfo;
 use leasehold::protocol::rpc::Id;
-use leasehold::store::Store as _;
 use leasehold::store::faulty::{Faults, Faulty};
 use leasehold::store::sqlite::Sqlite;
+use leasehold::store::{Sharing, Store as _};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -42,8 +42,20 @@ impl Broker {
         broker
     }
 
+    /// A broker that leads a store which others share.
+    pub async fn leading(pools: &[(&str, usize)], sharing: Sharing) -> Self {
+        let broker = Self::begin(TempDir::new().unwrap(), Some(sharing)).await;
+        broker.handle.command(words::inventory(pools)).await.expect("an inventory");
+        broker
+    }
+
     async fn over(folder: TempDir) -> Self {
+        Self::begin(folder, None).await
+    }
+
+    async fn begin(folder: TempDir, sharing: Option<Sharing>) -> Self {
         let (store, faults) = Faulty::new(Sqlite::open(path(&folder)).await.unwrap());
+        let store = sharing.into_iter().fold(store, Faulty::shared);
         let options = Options { limits: Default::default(), restart_grace_ms: GRACE_MS };
         let (handle, task) = start(store, options, 0).await.unwrap();
         handle.accepting().await.unwrap();
@@ -67,6 +79,11 @@ impl Broker {
         drop(handle);
         task.await.unwrap();
         Self::over(folder).await
+    }
+
+    /// How the engine ends, of which nobody let go. What it holds can still be asked.
+    pub async fn ended(&mut self) -> Ended {
+        (&mut self.task).await.unwrap()
     }
 
     pub async fn client(&self) -> Client {

@@ -54,8 +54,17 @@ pub struct Lab {
 impl Lab {
     /// A broker that serves these pools.
     pub fn of(pools: &[(&str, usize)]) -> Self {
+        Self::stocked(pools, false)
+    }
+
+    /// The same over a store that other brokers share.
+    pub fn shared(pools: &[(&str, usize)]) -> Self {
+        Self::stocked(pools, true)
+    }
+
+    fn stocked(pools: &[(&str, usize)], shared: bool) -> Self {
         let (now, wall_ms) = (BootTime(1_000_000), 1_800_000_000_000);
-        let mut lab = Self::over(Tables::default(), now, wall_ms, false);
+        let mut lab = Self::over(Tables::default(), now, wall_ms, shared);
         let mut applied = lab.command(words::inventory(pools));
         lab.go();
         applied.try_recv().expect("an answer").expect("an inventory");
@@ -147,6 +156,27 @@ impl Lab {
             ..self.machine.broker().state().tables()
         };
         self.under_way = Some((probe, tables));
+        self.deliver();
+    }
+
+    /// A look whether this process leads begins, if the machine wants one. Answers whether it did.
+    pub fn look(&mut self) -> bool {
+        let wants = self.machine.wants_confirmation(self.now);
+        if wants {
+            self.machine.confirmation_begun(self.now);
+        }
+        wants
+    }
+
+    /// The look under way found that it does.
+    pub fn seen(&mut self) {
+        self.machine.confirmed(self.now);
+        self.deliver();
+    }
+
+    /// The look under way found nothing out.
+    pub fn unseen(&mut self) {
+        self.machine.confirmation_failed();
         self.deliver();
     }
 

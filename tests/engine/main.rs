@@ -11,10 +11,12 @@ mod lab;
 mod words;
 
 mod batches;
+mod confirm;
 mod endings;
 mod expiries;
 mod failures;
 mod keyed;
+mod leading;
 mod notices;
 mod random;
 mod restart;
