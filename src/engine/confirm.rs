@@ -190,7 +190,7 @@ impl Machine {
             Input::Call { socket, call, .. } if !door.stops_call(*socket, call) => return Some(input),
             Input::Call { socket, id, .. } if door.is_full(*socket) => {
                 let message = format!(
-                    "{WAITING_PER_SOCKET_MAX} calls of this socket wait to be confirmed: read their answers, then repeat"
+                    "{WAITING_PER_SOCKET_MAX} calls of this socket wait already: read their answers, then repeat"
                 );
                 self.held.tell_socket(*socket, id.clone(), Err(RpcError::new(code::OVERLOADED, message)));
                 return None;
