@@ -34,14 +34,31 @@ fn text(status: &StatusInfo, screen: Screen) -> String {
     details.fact("broker", Cell::state(&status.state));
     details.fact_if("message", status.message.as_deref());
     details.fact("version", status.version.as_str());
-    details.fact("serving for", show_duration_ms(output::round_ms(status.uptime_ms)));
-    details.fact("store", format!("{} (batch {})", status.store, status.batch));
+    let standby = status.role == "standby";
+    let since = if standby { "standing by for" } else { "serving for" };
+    details.fact(since, show_duration_ms(output::round_ms(status.uptime_ms)));
+    if standby {
+        details.fact("store", status.store.as_str());
+    } else {
+        details.fact("store", format!("{} (batch {})", status.store, status.batch));
+    }
+    if let Some(term_ms) = status.term_ms {
+        details.fact("leader", status.leader.as_deref().unwrap_or("not known"));
+        let epoch = status.epoch.map_or_else(|| "not known".to_owned(), |epoch| epoch.to_string());
+        details.fact("epoch", format!("{epoch} (terms of {})", show_duration_ms(term_ms)));
+    }
     details.fact_if("inventory", status.inventory.as_deref());
     details.fact_if("not applied", status.inventory_error.as_deref());
+    if standby {
+        let mut text = details.render(screen);
+        brokers(status, screen, &mut text);
+        return text;
+    }
     details.fact("sessions", status.sessions.to_string());
     details.fact("leases", status.leases.to_string());
     details.fact("waiting", status.waiting.to_string());
     let mut text = details.render(screen);
+    brokers(status, screen, &mut text);
     text.push('\n');
     if status.pools.is_empty() {
         text.push_str("no pools yet: add resources with `leasehold resource apply FILE`\n");
@@ -64,18 +81,40 @@ fn text(status: &StatusInfo, screen: Screen) -> String {
     text
 }
 
+/// The brokers that share the store, where any do.
+fn brokers(status: &StatusInfo, screen: Screen, text: &mut String) {
+    if status.brokers.is_empty() {
+        return;
+    }
+    let mut table = Table::new(&["BROKER", "ROLE", "SEEN", "INSTANCE"]);
+    for broker in &status.brokers {
+        table.row([
+            Cell::from(broker.url.as_str()),
+            (if broker.leads { "leading" } else { "standby" }).into(),
+            format!("{} ago", show_duration_ms(output::round_ms(broker.seen_ms))).into(),
+            broker.instance.as_str().into(),
+        ]);
+    }
+    text.push('\n');
+    text.push_str(&table.render(screen));
+}
+
 #[cfg(test)]
 mod tests {
     use super::text;
     use crate::cli::output::Screen;
-    use crate::protocol::info::{PoolStatus, StatusInfo};
+    use crate::protocol::info::{BrokerInfo, PoolStatus, StatusInfo};
 
-    #[test]
-    fn an_inventory_that_is_not_applied_is_told() {
-        let status = StatusInfo {
+    fn status() -> StatusInfo {
+        StatusInfo {
             version: "0.1.0".into(),
+            role: "leading".into(),
             state: "serving".into(),
             message: None,
+            leader: None,
+            epoch: None,
+            term_ms: None,
+            brokers: Vec::new(),
             store: "sqlite:/x/lab.db".into(),
             inventory: Some("lab.toml".into()),
             inventory_error: Some("line 3: unknown key".into()),
@@ -96,10 +135,40 @@ mod tests {
             waiting: 0,
             now: 0,
             now_time: String::new(),
-        };
-        let text = text(&status, Screen::default());
+        }
+    }
+
+    #[test]
+    fn an_inventory_that_is_not_applied_is_told() {
+        let text = text(&status(), Screen::default());
         assert!(text.contains("not applied  line 3: unknown key\n"), "{text}");
         assert!(text.contains("serving for  1m01s\n"), "{text}");
         assert!(text.ends_with("phone  4          4      1     2       0        1    0\n"), "{text}");
+        assert!(!text.contains("leader"), "{text}");
+    }
+
+    #[test]
+    fn a_standby_tells_who_leads_and_nothing_of_the_books() {
+        let broker = |n: u64| BrokerInfo {
+            url: format!("ws://b{n}:5327"),
+            instance: format!("i{n}"),
+            leads: n == 1,
+            seen_ms: 400,
+        };
+        let status = StatusInfo {
+            role: "standby".into(),
+            state: "standby".into(),
+            leader: Some("ws://b1:5327".into()),
+            epoch: Some(7),
+            term_ms: Some(2_000),
+            brokers: vec![broker(1), broker(2)],
+            ..status()
+        };
+        let text = text(&status, Screen::default());
+        assert!(text.contains("leader           ws://b1:5327\n"), "{text}");
+        assert!(text.contains("epoch            7 (terms of 2s)\n"), "{text}");
+        assert!(text.contains("ws://b1:5327  leading"), "{text}");
+        assert!(text.contains("ws://b2:5327  standby"), "{text}");
+        assert!(!text.contains("POOL") && !text.contains("leases"), "{text}");
     }
 }

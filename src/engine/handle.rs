@@ -127,6 +127,12 @@ impl Handle {
         told.await.map_err(|_| gone())?
     }
 
+    /// Whether the engine has ended, or is about to.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        self.inputs.is_closed()
+    }
+
     /// Begins the planned stop and waits until it may proceed.
     pub async fn stop(&self) {
         let (done, stopped) = oneshot::channel();

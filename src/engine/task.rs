@@ -263,9 +263,9 @@ impl Task {
     fn close_sockets(&mut self) {
         self.health.send_modify(|health| health.ended = true);
         for outbox in std::mem::take(&mut self.outboxes).into_values() {
-            let text = "this broker leads no more: connect again".to_owned();
+            let text = "this broker leads no more: connect again, it says who does".to_owned();
             // A full one is closed all the same, as its sender goes.
-            drop(outbox.try_send(Box::new(Outgoing::Close { reason: CloseReason::Stopping, text })));
+            drop(outbox.try_send(Box::new(Outgoing::Close { reason: CloseReason::Standby, text })));
         }
     }
 

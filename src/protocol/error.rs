@@ -51,6 +51,8 @@ pub mod code {
     pub const BINARY_FRAME: &str = "binary_frame";
     /// The session has ended, or the secret is not its secret.
     pub const SESSION_GONE: &str = "session_gone";
+    /// This broker stands by: another leads, and `leader` says where it is when that is known.
+    pub const STANDBY: &str = "standby";
 }
 
 impl RpcError {
@@ -85,7 +87,7 @@ impl RpcError {
             "session_gone" | "lease_ended" => 410,
             "impossible" | "hold_too_long" | "over_cap" | "priority_too_high" | "too_complex" => 422,
             "too_many_sessions" | "too_many_claims" | "too_many_leases" | "too_many_requests" => 429,
-            code::UNAVAILABLE | code::OVERLOADED | "stopping" => 503,
+            code::UNAVAILABLE | code::OVERLOADED | code::STANDBY | "stopping" => 503,
             _ => 409,
         }
     }
@@ -108,6 +110,9 @@ pub struct Problem {
     /// The alias of the need that fails, where one does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub need: Option<String>,
+    /// Where the broker is that leads, told by one that stands by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<String>,
 }
 
 impl From<&RpcError> for Problem {
@@ -119,6 +124,7 @@ impl From<&RpcError> for Problem {
             detail: error.message.clone(),
             code: error.data.code.clone(),
             need: error.data.need.clone(),
+            leader: None,
         }
     }
 }
@@ -129,6 +135,8 @@ impl From<&RpcError> for Problem {
 pub enum CloseReason {
     /// The broker stops; resume with it, or with another, when it is back. 1001.
     Stopping,
+    /// The broker leads the lab no more; resume with the one that does, as it tells. 1001.
+    Standby,
     /// The client broke the protocol. 1002.
     Protocol,
     /// A binary frame. 1003.
@@ -153,6 +161,7 @@ impl CloseReason {
     pub const fn frame(self) -> (u16, &'static str) {
         match self {
             Self::Stopping => (1001, "stopping"),
+            Self::Standby => (1001, "standby"),
             Self::Protocol => (1002, "protocol"),
             Self::Binary => (1003, "binary_frame"),
             Self::TooLong => (1009, "message_too_long"),

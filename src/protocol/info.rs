@@ -422,11 +422,27 @@ pub struct ApplyInfo {
 pub struct StatusInfo {
     /// This binary's version.
     pub version: String,
-    /// `serving`, `store_failing` or `stopping`.
+    /// `leading`, or `standby`: then nothing is told of the books, and every count is 0.
+    #[serde(default = "leading")]
+    pub role: String,
+    /// `serving`, `store_failing` or `stopping`; `standby` where that is the role.
     pub state: String,
     /// In words, where the state is not `serving`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Where the leader says that clients reach it; only where brokers share the store, and while
+    /// it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<String>,
+    /// Which lead it is, one more at every takeover; only where brokers share the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<u64>,
+    /// How long a leader is left alone that writes nothing, milliseconds; likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub term_ms: Option<u64>,
+    /// The brokers that share the store and noted themselves in it lately.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub brokers: Vec<BrokerInfo>,
     /// Where its data is.
     pub store: String,
     /// The inventory file it watches.
@@ -451,6 +467,23 @@ pub struct StatusInfo {
     pub now: u64,
     /// The same for people.
     pub now_time: String,
+}
+
+fn leading() -> String {
+    "leading".to_owned()
+}
+
+/// One of the brokers that share a store, as it noted itself there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BrokerInfo {
+    /// Where clients reach it when it leads.
+    pub url: String,
+    /// The name of its process, made anew at each start.
+    pub instance: String,
+    /// Whether it leads.
+    pub leads: bool,
+    /// How long ago it noted itself, milliseconds by the store's clock.
+    pub seen_ms: u64,
 }
 
 /// A pool at a glance.

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
+use super::front::{Front, Process};
 use super::http::router;
 use super::limits::Limits;
 use super::listen::listen;
-use super::shared::{About, App, Shared};
+use super::shared::{App, Inventory, Shared};
 use crate::core::tables::{JournalEntry, JournalFilter, PastLease};
 use crate::core::types::{LeaseId, ResourceName};
 use crate::engine::handle::{Handle, Health};
@@ -48,13 +49,14 @@ impl Double {
     pub(super) async fn start(limits: Limits) -> Self {
         let (sender, inputs) = mpsc::channel(64);
         let (health, healthy) = watch::channel(Health::default());
-        let (_, inventory_error) = watch::channel(None);
+        let (_, error) = watch::channel(None);
         let handle = Handle::new(sender, healthy, Arc::default(), Arc::default());
-        let shared = Arc::new(Shared::new(handle, limits, About::default(), inventory_error));
+        let process = Arc::new(Process::new(limits, false, "nowhere".into(), None));
+        let shared = Arc::new(Shared::new(process.clone(), handle, Inventory { file: None, error }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let app = App { shared: shared.clone(), reader: Nothing };
-        tokio::spawn(listen(listener, router(app), shared.clone()));
+        tokio::spawn(listen(listener, Arc::new(Front::new(process, router(app)))));
         Self { address, inputs, shared, _health: health }
     }
 

@@ -10,7 +10,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::http::Request;
 use hyper::body::Incoming;
@@ -22,8 +21,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tower_service::Service;
 
+use super::front::{Front, Process};
 use super::limits::{CLOSE_TIMEOUT, HEADER_BYTES_MAX, HEADERS_MAX};
-use super::shared::Shared;
 
 /// Where a connection comes from.
 #[derive(Clone, Copy, Debug)]
@@ -38,12 +37,13 @@ const TURNED_AWAY_MAX: usize = 64;
 /// How long to wait after the system had no connection to give (no file descriptors, most often).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Accepts and serves until `shared.closing` is cancelled; then nothing new is accepted, requests
-/// under way are finished, and sockets are closed with 1001. `shared.tasks` tells when all is over.
-pub async fn listen(listener: TcpListener, router: Router, shared: Arc<Shared>) {
-    let places = Arc::new(Semaphore::new(shared.limits.connections_max));
+/// Accepts and serves until the process is closing; then nothing new is accepted, requests under
+/// way are finished, and sockets are closed with 1001. The process's `tasks` tell when all is over.
+pub async fn listen(listener: TcpListener, front: Arc<Front>) {
+    let process = front.process.clone();
+    let places = Arc::new(Semaphore::new(process.limits.connections_max));
     let turned_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
-    let mut closing = pin!(shared.closing.cancelled());
+    let mut closing = pin!(process.closing.cancelled());
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -61,38 +61,40 @@ pub async fn listen(listener: TcpListener, router: Router, shared: Arc<Shared>) 
         let _ = stream.set_nodelay(true);
         if let Ok(place) = places.clone().try_acquire_owned() {
             let place = Place(Arc::new(place));
-            shared.tasks.spawn(connection(stream, Peer(address), place, router.clone(), shared.clone()));
+            process.tasks.spawn(connection(stream, Peer(address), place, front.clone()));
         } else if let Ok(permit) = turned_away.clone().try_acquire_owned() {
-            shared.metrics.turned_away();
-            shared.tasks.spawn(async move {
+            process.metrics.turned_away();
+            process.tasks.spawn(async move {
                 let _ = tokio::time::timeout(CLOSE_TIMEOUT, turn_away(stream)).await;
                 drop(permit);
             });
         }
     }
-    shared.tasks.close();
+    process.tasks.close();
 }
 
-async fn connection(stream: TcpStream, peer: Peer, place: Place, router: Router, shared: Arc<Shared>) {
+async fn connection(stream: TcpStream, peer: Peer, place: Place, front: Arc<Front>) {
+    let process: Arc<Process> = front.process.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
         request.extensions_mut().insert(place.clone());
-        let mut router = router.clone();
+        // A connection may outlast a role.
+        let mut routes = front.routes();
         async move {
-            let answer = router.call(request.map(Body::new)).await;
+            let answer = routes.call(request.map(Body::new)).await;
             Ok::<_, Infallible>(answer.unwrap_or_else(|never| match never {}))
         }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new());
-    builder.header_read_timeout(shared.limits.handshake_timeout);
+    builder.header_read_timeout(process.limits.handshake_timeout);
     builder.max_buf_size(HEADER_BYTES_MAX);
     builder.max_headers(HEADERS_MAX);
     let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), service).with_upgrades());
     // An error here is the peer's: it went away, or spoke no HTTP, and was told so.
     tokio::select! {
         _ = &mut serving => return,
-        () = shared.closing.cancelled() => serving.as_mut().graceful_shutdown(),
+        () = process.closing.cancelled() => serving.as_mut().graceful_shutdown(),
     }
     let _ = serving.await;
 }

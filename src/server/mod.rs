@@ -8,9 +8,11 @@ pub mod admission;
 pub mod convert;
 #[cfg(test)]
 mod double;
+pub mod front;
 pub mod hand_out;
 pub mod http;
 pub mod limits;
 pub mod listen;
 pub mod shared;
+pub mod sight;
 pub mod websocket;

@@ -1,66 +1,44 @@
-//! What every connection shares: the engine's door, the bounds, and the word to stop.
+//! What connections share while this process leads: the engine's door, and the word that it is over.
 
 use std::sync::Arc;
 
 use axum::extract::FromRef;
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-use super::http::metrics::Metrics;
-use super::limits::{FOLLOWERS_MAX, Limits};
+use super::front::Process;
+use super::limits::FOLLOWERS_MAX;
 use crate::engine::handle::Handle;
 
-/// What the broker says of itself that is not on the books.
-#[derive(Clone, Debug, Default)]
-pub struct About {
-    /// Where its data is: `sqlite:PATH`.
-    pub store: String,
-    /// The inventory file it watches.
-    pub inventory: Option<String>,
-    /// Whether `serve` was told `--insecure`.
-    pub insecure: bool,
+/// The inventory file that the broker goes by.
+#[derive(Clone, Debug)]
+pub struct Inventory {
+    /// The file; `None` without one.
+    pub file: Option<String>,
+    /// Why it is not applied, while it is not.
+    pub error: watch::Receiver<Option<Arc<str>>>,
 }
 
-/// Shared by every connection of a server.
+/// Shared by everything that a process serves while it leads.
 pub struct Shared {
+    /// What outlasts the lead.
+    pub process: Arc<Process>,
     /// The engine's door.
     pub handle: Handle,
-    /// The bounds.
-    pub limits: Limits,
-    /// What the broker says of itself.
-    pub about: About,
-    /// Why the inventory file is not applied, while it is not.
-    pub inventory_error: watch::Receiver<Option<Arc<str>>>,
-    /// What is counted.
-    pub metrics: Metrics,
-    /// Cancelled when every socket is to be closed with 1001.
+    /// The inventory file.
+    pub inventory: Inventory,
+    /// Cancelled when every socket is to be closed with 1001: the process stops, or leads no more.
     pub closing: CancellationToken,
-    /// Connections and sockets, to wait for at the end.
-    pub tasks: TaskTracker,
     /// Places for followers of the journal.
     pub followers: Arc<Semaphore>,
 }
 
 impl Shared {
-    /// What a server shares from its start.
+    /// What is shared from the lead's beginning.
     #[must_use]
-    pub fn new(
-        handle: Handle,
-        limits: Limits,
-        about: About,
-        inventory_error: watch::Receiver<Option<Arc<str>>>,
-    ) -> Self {
-        Self {
-            handle,
-            limits,
-            about,
-            inventory_error,
-            metrics: Metrics::default(),
-            closing: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-            followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
-        }
+    pub fn new(process: Arc<Process>, handle: Handle, inventory: Inventory) -> Self {
+        let closing = process.closing.child_token();
+        Self { process, handle, inventory, closing, followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)) }
     }
 }
 
@@ -76,5 +54,11 @@ pub struct App<R> {
 impl<R> FromRef<App<R>> for Arc<Shared> {
     fn from_ref(app: &App<R>) -> Self {
         app.shared.clone()
+    }
+}
+
+impl<R> FromRef<App<R>> for Arc<Process> {
+    fn from_ref(app: &App<R>) -> Self {
+        app.shared.process.clone()
     }
 }

@@ -1,6 +1,6 @@
 //! `leasehold serve`: the broker. The only place where store, engine and server meet.
 //!
-//! Everything that can be refused without touching the store is refused first; then the port is
+//! Everything that can be refused without touching the store is refused first, and then the port is
 //! taken, the store opened, the inventory applied, and only then is anybody served.
 
 /// Says something on stderr. Where that cannot be written to the broker goes on: `eprintln!` would
@@ -13,31 +13,28 @@ macro_rules! say {
 }
 
 mod inventory;
+mod lead;
 mod options;
+mod signals;
 
 use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
-use self::inventory::Inventory;
+use self::lead::Lead;
 use self::options::Settings;
+use self::signals::Signals;
 use super::exit_code::{self, Failure};
-use crate::engine;
-use crate::engine::handle::Handle;
-use crate::server::http::router;
+use crate::server::front::{Front, Process};
 use crate::server::limits::Limits;
 use crate::server::listen::listen;
-use crate::server::shared::{About, App, Shared};
-use crate::store::Store;
+use crate::store::Store as _;
 use crate::store::sqlite::Sqlite;
-use crate::units::show_duration_ms;
 
 /// How long sockets and requests under way may take to end once the broker has said that it stops.
 const GOODBYE: Duration = Duration::from_secs(3);
@@ -55,10 +52,10 @@ pub struct ServeCommand {
     store: Option<String>,
     /// The inventory file: applied now, and again when it changes
     #[arg(long, value_name = "FILE")]
-    inventory: Option<std::path::PathBuf>,
+    inventory: Option<PathBuf>,
     /// A leasehold.toml; what is said on the command line goes before it
     #[arg(long, value_name = "FILE")]
-    config: Option<std::path::PathBuf>,
+    config: Option<PathBuf>,
     /// Admit requests from anywhere, from anybody: there are no tokens yet
     #[arg(long)]
     insecure: bool,
@@ -89,67 +86,53 @@ impl ServeCommand {
 }
 
 async fn serve(mut settings: Settings) -> Result<u8, Failure> {
-    let mut signals = Signals::new()?;
+    let signals = Signals::new()?;
     let listener = bind(settings.listen).await?;
     let address = listener.local_addr().map_err(|error| Failure::refused(error.to_string()))?;
     fit_files(&mut settings.server);
     let store = Sqlite::open(&settings.store).await.map_err(|error| Failure::refused(error.to_string()))?;
-    let (name, reader) = (store.name(), store.reader());
-    let (handle, mut engine) = engine::start(store, settings.engine.clone(), settings.retention_ms)
-        .await
-        .map_err(|error| Failure::refused(error.to_string()))?;
-    let (tell_error, inventory_error) = watch::channel(None);
-    let inventory = match &settings.inventory {
-        Some(path) => Some(Inventory::begin(path, &handle, tell_error).await?),
-        None => None,
-    };
-    let about = About {
-        store: name.clone(),
-        inventory: settings.inventory.as_ref().map(|path| path.display().to_string()),
-        insecure: settings.insecure,
-    };
-    let shared = Arc::new(Shared::new(handle.clone(), settings.server.clone(), about, inventory_error));
-    handle.accepting().await.map_err(|error| Failure::refused(error.message))?;
-    let app = App { shared: shared.clone(), reader };
-    let serving = tokio::spawn(listen(listener, router(app), shared.clone()));
-    announce(&handle, &settings, address, &name).await?;
-    let following = inventory.map(|inventory| tokio::spawn(inventory.follow()));
+    alone(&settings, store, listener, address, signals).await
+}
+
+/// Leads from the start to the end, on a store that is nobody else's.
+async fn alone(
+    settings: &Settings,
+    store: Sqlite,
+    listener: TcpListener,
+    address: SocketAddr,
+    mut signals: Signals,
+) -> Result<u8, Failure> {
+    let process = Process::new(settings.server.clone(), settings.insecure, store.name(), None);
+    let process = Arc::new(process);
+    let (mut lead, routes) = Lead::begin(store, settings, &process).await?;
+    say!("data in {}", process.store);
+    say!("{}", lead.holdings().await?);
+    warn_insecure(settings, address);
+    let serving = tokio::spawn(listen(listener, Arc::new(Front::new(process, routes))));
+    // The last line: from here on connections are accepted.
+    say!("listening on ws://{address}");
     tokio::select! {
         _ = signals.next() => {}
-        ended = &mut engine => {
-            let why = ended.map_or_else(|error| format!(": {error}"), |ended| format!(": {ended:?}"));
-            return Err(Failure::refused(format!("the engine ended{why}: start the broker again, it loses nothing")));
-        }
-    }
-    if let Some(following) = following {
-        following.abort();
+        failure = lead.ended() => return Err(failure),
     }
     tokio::select! {
-        () = wind_down(handle, &settings.engine, shared, serving) => {}
-        number = signals.next() => {
-            say!("stopping at once");
-            return Ok(exit_code::of_signal(number));
-        }
+        () = lead.wind_down(settings.engine.restart_grace_ms, serving) => {}
+        number = signals.next() => return Ok(at_once(number)),
     }
-    // The engine ends when nobody is left to ask it anything.
-    let _ = tokio::time::timeout(GOODBYE, engine).await;
+    lead.end().await;
     say!("stopped");
     Ok(exit_code::DONE)
 }
 
-/// The planned stop: no grants, everybody renews and is promised longer, then goodbye.
-async fn wind_down(handle: Handle, engine: &engine::machine::Options, shared: Arc<Shared>, serving: JoinHandle<()>) {
-    let grace = show_duration_ms(engine.restart_grace_ms);
-    say!("stopping: no more grants; sessions that renew now keep their leases for {grace}");
-    handle.stop().await;
-    shared.closing.cancel();
-    let goodbye = async {
-        // Fails only where a task panicked, which has been said.
-        let _ = serving.await;
-        shared.tasks.wait().await;
-    };
-    // Whoever does not say goodbye in time is dropped; its session has its promise all the same.
-    let _ = tokio::time::timeout(GOODBYE, goodbye).await;
+fn at_once(signal: i32) -> u8 {
+    say!("stopping at once");
+    exit_code::of_signal(signal)
+}
+
+fn warn_insecure(settings: &Settings, address: SocketAddr) {
+    if settings.insecure {
+        say!("--insecure: WHOEVER REACHES {address} MAY DO EVERYTHING AN ADMIN MAY");
+    }
 }
 
 /// Raises the bound on open files as far as this process may. Where that is not enough for
@@ -177,54 +160,4 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, Failure> {
         };
         Failure::refused(format!("cannot listen on {address}: {error}{hint}"))
     })
-}
-
-async fn announce(handle: &Handle, settings: &Settings, address: SocketAddr, store: &str) -> Result<(), Failure> {
-    let counts = handle.read(|view| (view.state.resources.len(), view.state.pools.len(), view.state.leases.len()));
-    let (resources, pools, leases) = counts.await.map_err(|error| Failure::refused(error.message))?;
-    let (resources, pools, leases) = (many(resources, "resource"), many(pools, "pool"), many(leases, "lease"));
-    let from = settings.inventory.as_ref().map(|path| format!(", from {}", path.display())).unwrap_or_default();
-    say!("data in {store}");
-    say!("{resources} in {pools}{from}; {leases} held");
-    if settings.insecure {
-        say!("--insecure: WHOEVER REACHES {address} MAY DO EVERYTHING AN ADMIN MAY");
-    }
-    // The last line: from here on connections are accepted.
-    say!("listening on ws://{address}");
-    Ok(())
-}
-
-fn many(count: usize, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
-}
-
-/// SIGTERM, SIGINT and SIGHUP: once for a planned stop, twice for at once.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hang_up: Signal,
-    /// Taken, never looked at: where files may not grow any further, the store's failure says so,
-    /// and the broker goes on; by default the system would kill it.
-    _file_too_large: Signal,
-}
-
-impl Signals {
-    fn new() -> Result<Self, Failure> {
-        let on = |kind| signal(kind).map_err(|error| Failure::refused(format!("cannot listen for signals: {error}")));
-        Ok(Self {
-            terminate: on(SignalKind::terminate())?,
-            interrupt: on(SignalKind::interrupt())?,
-            hang_up: on(SignalKind::hangup())?,
-            _file_too_large: on(SignalKind::from_raw(nix::sys::signal::Signal::SIGXFSZ as i32))?,
-        })
-    }
-
-    /// The number of the signal that comes next.
-    async fn next(&mut self) -> i32 {
-        tokio::select! {
-            _ = self.terminate.recv() => SignalKind::terminate().as_raw_value(),
-            _ = self.interrupt.recv() => SignalKind::interrupt().as_raw_value(),
-            _ = self.hang_up.recv() => SignalKind::hangup().as_raw_value(),
-        }
-    }
 }

@@ -302,8 +302,13 @@ pub fn status(view: &View<'_>) -> StatusInfo {
     };
     StatusInfo {
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        role: "leading".to_owned(),
         state: state.to_owned(),
         message,
+        leader: None,
+        epoch: None,
+        term_ms: None,
+        brokers: Vec::new(),
         store: String::new(),
         inventory: None,
         inventory_error: None,

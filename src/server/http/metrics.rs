@@ -15,12 +15,15 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::engine::metrics::{COMMIT_BUCKETS_MS, Metrics as EngineMetrics};
 use crate::protocol::info::{PoolStatus, StatusInfo};
+use crate::server::front::Process;
 
 /// Counters of the server itself; the engine has its own.
 #[derive(Debug, Default)]
 pub struct Metrics {
     turned_away: AtomicU64,
     sockets: AtomicU64,
+    leads_taken: AtomicU64,
+    leads_lost: AtomicU64,
 }
 
 impl Metrics {
@@ -38,6 +41,16 @@ impl Metrics {
     pub fn socket_closed(&self) {
         self.sockets.fetch_sub(1, Ordering::Relaxed);
     }
+
+    /// This process began to lead.
+    pub fn lead_taken(&self) {
+        self.leads_taken.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// It leads no more, and did not want that.
+    pub fn lead_lost(&self) {
+        self.leads_lost.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -45,9 +58,9 @@ struct Pool {
     pool: String,
 }
 
-/// The text of a scrape.
+/// The text of a scrape of a broker that leads. The engine's counters begin anew with each lead.
 #[must_use]
-pub fn render(status: &StatusInfo, engine: &EngineMetrics, server: &Metrics, store_failing: bool) -> String {
+pub fn leading(status: &StatusInfo, engine: &EngineMetrics, process: &Process, store_failing: bool) -> String {
     let mut registry = Registry::with_prefix("leasehold");
     let counters: [(&str, &str, &AtomicU64); 9] = [
         ("batches", "Batches committed", &engine.batches),
@@ -63,9 +76,8 @@ pub fn render(status: &StatusInfo, engine: &EngineMetrics, server: &Metrics, sto
     for (name, help, value) in counters {
         counter(&mut registry, name, help, value);
     }
-    counter(&mut registry, "connections_turned_away", "Connections beyond connections_max", &server.turned_away);
     registry.register_with_unit("commit", "Time of a commit", Unit::Seconds, Commits::of(engine));
-    gauge(&mut registry, "sockets", "WebSockets that are open", server.sockets.load(Ordering::Relaxed));
+    of_process(&mut registry, process, true);
     gauge(&mut registry, "sessions", "Sessions that are open", status.sessions);
     gauge(&mut registry, "leases", "Leases that are held", status.leases);
     gauge(&mut registry, "waiting", "Claims that wait", status.waiting);
@@ -74,9 +86,46 @@ pub fn render(status: &StatusInfo, engine: &EngineMetrics, server: &Metrics, sto
     let refused = u64::from(status.inventory_error.is_some());
     gauge(&mut registry, "inventory_error", "1 while the inventory file is not applied", refused);
     of_pools(&mut registry, &status.pools);
+    text(&registry)
+}
+
+/// The text of a scrape of a broker that stands by.
+#[must_use]
+pub fn standing_by(process: &Process) -> String {
+    let mut registry = Registry::with_prefix("leasehold");
+    of_process(&mut registry, process, false);
+    text(&registry)
+}
+
+fn text(registry: &Registry) -> String {
     let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry).expect("a String takes whatever is written");
+    prometheus_client::encoding::text::encode(&mut text, registry).expect("a String takes whatever is written");
     text
+}
+
+/// What the process counts whatever its role, and what it sees of the brokers beside it.
+fn of_process(registry: &mut Registry, process: &Process, leads: bool) {
+    let server = &process.metrics;
+    counter(registry, "connections_turned_away", "Connections beyond connections_max", &server.turned_away);
+    gauge(registry, "sockets", "WebSockets that are open", server.sockets.load(Ordering::Relaxed));
+    gauge(registry, "leading", "1 while this broker leads, 0 while it stands by", u64::from(leads));
+    let Some(sight) = process.seen() else { return };
+    counter(registry, "leads_taken", "Times this broker took the lead", &server.leads_taken);
+    counter(
+        registry,
+        "leads_lost",
+        "Times it lost the lead, to another or because its term was over",
+        &server.leads_lost,
+    );
+    let known = u64::from(leads || sight.leader.is_some());
+    gauge(registry, "leader_known", "1 while this broker knows who leads", known);
+    let reached = u64::from(sight.failure.is_none());
+    gauge(registry, "database_reachable", "1 while the database answers this broker", reached);
+    let brokers = u64::try_from(sight.brokers.len()).unwrap_or(u64::MAX);
+    gauge(registry, "brokers", "Brokers on the database that were heard of lately", brokers);
+    if let Some(epoch) = sight.epoch {
+        gauge(registry, "epoch", "Which lead it is, one more at every takeover", epoch);
+    }
 }
 
 fn counter(registry: &mut Registry, name: &str, help: &str, value: &AtomicU64) {
@@ -149,15 +198,27 @@ impl EncodeMetric for Commits {
 mod tests {
     use std::sync::atomic::Ordering;
 
-    use super::{EngineMetrics, Metrics, PoolStatus, StatusInfo, render};
+    use std::sync::Arc;
+
+    use tokio::sync::watch;
+
+    use super::{EngineMetrics, PoolStatus, Process, StatusInfo, leading, standing_by};
+    use crate::server::limits::Limits;
+    use crate::server::sight::Sight;
+
+    fn has(text: &str, lines: &[&str]) {
+        for line in lines {
+            assert!(text.lines().any(|got| got == *line), "{line} is not in\n{text}");
+        }
+    }
 
     #[test]
     fn a_scrape_has_counters_gauges_and_the_commit_times() {
         let engine = EngineMetrics::default();
         engine.grants.store(7, Ordering::Relaxed);
         engine.commits[1].store(2, Ordering::Relaxed);
-        let server = Metrics::default();
-        server.turned_away();
+        let process = Process::new(Limits::default(), false, "sqlite:lab.db".into(), None);
+        process.metrics.turned_away();
         let pool = PoolStatus {
             pool: "phone".into(),
             resources: 3,
@@ -170,8 +231,13 @@ mod tests {
         };
         let status = StatusInfo {
             version: "0".into(),
+            role: "leading".into(),
             state: "serving".into(),
             message: None,
+            leader: None,
+            epoch: None,
+            term_ms: None,
+            brokers: Vec::new(),
             store: String::new(),
             inventory: None,
             inventory_error: Some("no".into()),
@@ -184,18 +250,43 @@ mod tests {
             now: 1,
             now_time: String::new(),
         };
-        let text = render(&status, &engine, &server, true);
-        for line in [
-            "leasehold_grants_total 7",
-            "leasehold_connections_turned_away_total 1",
-            "leasehold_pool_slots_free{pool=\"phone\"} 1",
-            "leasehold_commit_seconds_bucket{le=\"0.002\"} 2",
-            "leasehold_commit_seconds_bucket{le=\"+Inf\"} 2",
-            "leasehold_inventory_error 1",
-            "leasehold_store_failing 1",
-            "# EOF",
-        ] {
-            assert!(text.lines().any(|got| got == line), "{line} is not in\n{text}");
-        }
+        let text = leading(&status, &engine, &process, true);
+        has(
+            &text,
+            &[
+                "leasehold_grants_total 7",
+                "leasehold_connections_turned_away_total 1",
+                "leasehold_pool_slots_free{pool=\"phone\"} 1",
+                "leasehold_commit_seconds_bucket{le=\"0.002\"} 2",
+                "leasehold_commit_seconds_bucket{le=\"+Inf\"} 2",
+                "leasehold_inventory_error 1",
+                "leasehold_store_failing 1",
+                "leasehold_leading 1",
+                "# EOF",
+            ],
+        );
+        assert!(!text.contains("database_reachable"), "nobody shares this store:\n{text}");
+    }
+
+    #[test]
+    fn a_standby_tells_what_it_sees_of_the_others() {
+        let sight = Sight { failure: Some(Arc::from("no route")), epoch: Some(4), ..Sight::default() };
+        let (_, sight) = watch::channel(sight);
+        let process = Process::new(Limits::default(), false, "postgres://db/lab".into(), Some(sight));
+        process.metrics.lead_taken();
+        process.metrics.lead_lost();
+        let text = standing_by(&process);
+        has(
+            &text,
+            &[
+                "leasehold_leading 0",
+                "leasehold_leads_taken_total 1",
+                "leasehold_leads_lost_total 1",
+                "leasehold_leader_known 0",
+                "leasehold_database_reachable 0",
+                "leasehold_epoch 4",
+                "# EOF",
+            ],
+        );
     }
 }

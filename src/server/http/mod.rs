@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod problem;
 mod queue;
 mod resources;
+pub mod standby;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -22,15 +23,16 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 
+use super::front::Process;
 use super::limits::BODY_BYTES_MAX;
-use super::shared::{App, Shared};
+use super::shared::App;
 use super::{admission, websocket};
 use crate::protocol::{INVENTORY_BYTES_MAX, WEBSOCKET_PATH};
 use crate::store::Reader;
 
-/// Every route of a broker.
+/// Every route of a broker that leads.
 pub fn router<R: Reader>(app: App<R>) -> Router {
-    let admitted = middleware::from_fn_with_state(app.shared.clone(), admit);
+    let admitted = middleware::from_fn_with_state(app.shared.process.clone(), admit);
     // A file as JSON text is longer than the file: what is escaped takes two bytes.
     let long_body = DefaultBodyLimit::max(2 * INVENTORY_BYTES_MAX);
     Router::new()
@@ -69,8 +71,8 @@ pub fn router<R: Reader>(app: App<R>) -> Router {
         .with_state(app)
 }
 
-async fn admit(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    match admission::admit(request.headers(), shared.about.insecure) {
+async fn admit(State(process): State<Arc<Process>>, request: Request, next: Next) -> Response {
+    match admission::admit(request.headers(), process.insecure) {
         Ok(()) => next.run(request).await,
         Err(error) => problem::Refusal(error).into_response(),
     }

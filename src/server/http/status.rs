@@ -22,9 +22,15 @@ pub async fn status(State(shared): State<Arc<Shared>>) -> Result<Json<StatusInfo
 
 async fn read(shared: &Shared) -> Result<StatusInfo, RpcError> {
     let mut status = shared.handle.read(listing::status).await?;
-    status.store.clone_from(&shared.about.store);
-    status.inventory.clone_from(&shared.about.inventory);
-    status.inventory_error = shared.inventory_error.borrow().as_deref().map(str::to_owned);
+    status.store.clone_from(&shared.process.store);
+    status.inventory.clone_from(&shared.inventory.file);
+    status.inventory_error = shared.inventory.error.borrow().as_deref().map(str::to_owned);
+    if let Some(sight) = shared.process.seen() {
+        status.leader = Some(sight.own_url);
+        status.epoch = sight.epoch;
+        status.term_ms = Some(sight.term_ms);
+        status.brokers = sight.brokers;
+    }
     Ok(status)
 }
 
@@ -53,6 +59,11 @@ pub async fn readyz(State(shared): State<Arc<Shared>>) -> Result<&'static str, R
 pub async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
     let status = read(&shared).await?;
     let failing = shared.handle.health().borrow().store_failure.is_some();
-    let text = metrics::render(&status, shared.handle.metrics(), &shared.metrics, failing);
-    Ok(([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response())
+    let text = metrics::leading(&status, shared.handle.metrics(), &shared.process, failing);
+    Ok(open_metrics(text))
+}
+
+/// A scrape's answer.
+pub(super) fn open_metrics(text: String) -> Response {
+    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
 }

@@ -11,9 +11,10 @@ use tokio::sync::watch;
 use super::router;
 use crate::core::limits::Limits as CoreLimits;
 use crate::engine::machine::Options;
+use crate::server::front::{Front, Process};
 use crate::server::limits::Limits;
 use crate::server::listen::listen;
-use crate::server::shared::{About, App, Shared};
+use crate::server::shared::{App, Inventory, Shared};
 use crate::store::Store;
 use crate::store::sqlite::Sqlite;
 
@@ -42,12 +43,13 @@ impl Lab {
         let options = Options { limits: CoreLimits::default(), restart_grace_ms: 300_000 };
         let (handle, _) = crate::engine::start(store, options, 0).await.unwrap();
         handle.accepting().await.unwrap();
-        let (_, inventory_error) = watch::channel(None);
-        let about = About { store: "sqlite:lab.db".into(), ..About::default() };
-        let shared = Arc::new(Shared::new(handle, Limits::default(), about, inventory_error));
+        let (_, error) = watch::channel(None);
+        let process = Arc::new(Process::new(Limits::default(), false, "sqlite:lab.db".into(), None));
+        let shared = Arc::new(Shared::new(process.clone(), handle, Inventory { file: None, error }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(listen(listener, router(App { shared: shared.clone(), reader }), shared.clone()));
+        let routes = router(App { shared: shared.clone(), reader });
+        tokio::spawn(listen(listener, Arc::new(Front::new(process, routes))));
         let lab = Self { address, shared, _folder: folder };
         let text = "[[pool]]\nname = \"phone\"\n[[resource]]\nname = \"pixel-{1..2}\"\npool = \"phone\"\n\
                     labels = { os = \"android\" }\n";
@@ -243,7 +245,7 @@ async fn a_follower_is_sent_what_was_and_what_comes() {
         let some = stream.read(&mut chunk).await.unwrap();
         seen.push_str(std::str::from_utf8(&chunk[..some]).unwrap());
     }
-    lab.shared.closing.cancel();
+    lab.shared.process.closing.cancel();
     while stream.read(&mut chunk).await.unwrap() > 0 {}
 }
 

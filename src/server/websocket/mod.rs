@@ -53,7 +53,7 @@ pub async fn upgrade(
     else {
         return plain_http();
     };
-    shared.tasks.clone().spawn(async move {
+    shared.process.tasks.clone().spawn(async move {
         if let Ok(upgraded) = on_upgrade.await {
             serve(upgraded, peer.0, shared, place).await;
         }
@@ -95,14 +95,14 @@ async fn run<S>(stream: WebSocketStream<S>, peer: SocketAddr, shared: Arc<Shared
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    // Fails only when the engine is gone, and then everything is about to be.
+    // Fails only when the engine is gone: whoever comes again is told where to.
     let Ok(socket) = Socket::attach(stream, peer.ip(), shared.clone()).await else { return };
-    shared.metrics.socket_opened();
+    shared.process.metrics.socket_opened();
     // Boxed, as a future awaited in another has its room there twice.
     let socket = Box::pin(socket.run());
-    shared.tasks.clone().spawn(async move {
+    shared.process.tasks.clone().spawn(async move {
         socket.await;
-        shared.metrics.socket_closed();
+        shared.process.metrics.socket_closed();
         // The connection counts until here.
         drop(place);
     });

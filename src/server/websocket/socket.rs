@@ -77,6 +77,8 @@ pub(super) struct Socket<S> {
     /// Those that are much work too, until one of those is answered.
     deferred: VecDeque<(Id, Input)>,
     streak: u32,
+    /// The engine is gone, nothing comes from it any more.
+    orphaned: bool,
     unflushed: bool,
     /// Set while a write is stuck.
     flush_by: Option<BootTime>,
@@ -93,8 +95,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         peer: IpAddr,
         shared: Arc<Shared>,
     ) -> Result<Self, RpcError> {
-        let (id, outbox, last_read) = shared.handle.attach(shared.limits.outbound_messages_max).await?;
-        let handshake_by = Some(boot_now().plus(millis(shared.limits.handshake_timeout)));
+        let (id, outbox, last_read) = shared.handle.attach(shared.process.limits.outbound_messages_max).await?;
+        let handshake_by = Some(boot_now().plus(millis(shared.process.limits.handshake_timeout)));
         Ok(Self {
             stream,
             outbox,
@@ -106,6 +108,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             heavy: Vec::new(),
             deferred: VecDeque::new(),
             streak: 0,
+            orphaned: false,
             unflushed: false,
             flush_by: None,
             handshake_by,
@@ -150,12 +153,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             let next = match event {
                 Event::Frame(frame) => self.on_frame(frame).await,
                 Event::Out(Some(outgoing)) => self.on_outgoing(*outgoing).await,
+                Event::Out(None) if self.shared.handle.is_gone() => {
+                    // Whoever ended the engine also closes the sockets, and knows when.
+                    self.orphaned = true;
+                    Next::Go
+                }
                 Event::Out(None) => slow_reader("more messages waited for it than the broker holds"),
                 Event::Timer => {
                     armed_for = BootTime(0);
                     self.on_timer()
                 }
-                Event::Stopping => Next::Close(CloseReason::Stopping, "the broker stops: connect again".to_owned()),
+                Event::Stopping => self.parting(),
                 Event::Gone => Next::Left { clean: false },
             };
             if !matches!(next, Next::Go) {
@@ -179,7 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     ) -> Poll<Event> {
         let mut stuck = false;
         match Pin::new(&mut self.stream).poll_ready(cx) {
-            Poll::Ready(Ok(())) if self.streak < STREAK_MAX => {
+            Poll::Ready(Ok(())) if self.streak < STREAK_MAX && !self.orphaned => {
                 if let Poll::Ready(outgoing) = self.outbox.poll_recv(cx) {
                     self.streak += 1;
                     return Poll::Ready(Event::Out(outgoing));
@@ -202,7 +210,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
         if stuck {
             if self.flush_by.is_none() {
-                self.flush_by = Some(boot_now().plus(millis(self.shared.limits.flush_timeout)));
+                self.flush_by = Some(boot_now().plus(millis(self.shared.process.limits.flush_timeout)));
                 // Returns so that the timer is armed for it.
                 return Poll::Ready(Event::Timer);
             }
@@ -249,15 +257,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         };
         match self.shared.handle.send(input).await {
             Ok(()) => Next::Go,
-            Err(error) => Next::Close(CloseReason::Stopping, error.message),
+            Err(_) => self.parting(),
         }
+    }
+
+    /// Closes because the process stops, or leads no more.
+    fn parting(&self) -> Next {
+        if self.shared.process.closing.is_cancelled() || self.shared.process.sight.is_none() {
+            return Next::Close(CloseReason::Stopping, "the broker stops: connect again".to_owned());
+        }
+        Next::Close(CloseReason::Standby, "this broker leads no more: connect again, it says who does".to_owned())
     }
 
     /// Takes a call in: what goes to the engine now, or the refusal. Of what is much work the engine
     /// gets a few at a time, so that whoever sends a thousand of it waits for itself; what is read
     /// meanwhile overtakes it.
     fn take(&mut self, at: BootTime, id: Option<Id>, call: Call) -> Result<Input, RpcError> {
-        let most = self.shared.limits.calls_in_flight_max();
+        let most = self.shared.process.limits.calls_in_flight_max();
         let heavy = is_heavy(&call);
         match &id {
             Some(_) if self.in_flight >= most => {
@@ -322,7 +338,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                     // The session is closed: another may be opened, in good time.
                     Ok(Answer::Done(_)) => {
                         self.ping_at = None;
-                        self.handshake_by = Some(boot_now().plus(millis(self.shared.limits.handshake_timeout)));
+                        self.handshake_by = Some(boot_now().plus(millis(self.shared.process.limits.handshake_timeout)));
                     }
                     _ => {}
                 }

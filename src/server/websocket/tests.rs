@@ -243,7 +243,7 @@ async fn what_was_told_before_the_stop_goes_out_before_the_close() {
         outbox.try_send(Box::new(Outgoing::Answer { id, result: Ok(Answer::Renewed(renewed)) })).unwrap();
     }
     // At once: all of it is there when the socket looks.
-    double.shared.closing.cancel();
+    double.shared.process.closing.cancel();
     for renewal in 0..100 {
         assert_eq!(text(&mut client).await["id"], json!(renewal));
     }
@@ -255,8 +255,8 @@ async fn stopping_closes_every_socket_and_ends_every_task() {
     let mut double = Double::start(Limits::default()).await;
     let mut client = connect(&double).await;
     let (_, _outbox) = double.attached().await;
-    double.shared.closing.cancel();
+    double.shared.process.closing.cancel();
     assert_eq!(closed(&mut client).await.0, 1001);
     drop(client);
-    double.shared.tasks.wait().await;
+    double.shared.process.tasks.wait().await;
 }
