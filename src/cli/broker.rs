@@ -173,7 +173,10 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let code = match &error {
             ClientError::Config(_) => exit_code::USAGE,
-            ClientError::NoBroker(_) | ClientError::NotABroker(_) => exit_code::OWN,
+            ClientError::Misdirected(_)
+            | ClientError::NoBroker(_)
+            | ClientError::NotABroker(_)
+            | ClientError::Unanswered(_) => exit_code::OWN,
             ClientError::Closed
             | ClientError::Lost { .. }
             | ClientError::Protocol(_)
@@ -206,6 +209,8 @@ mod tests {
         for (error, code) in [
             (ClientError::NoBroker("x".into()), exit_code::OWN),
             (ClientError::NotABroker("x".into()), exit_code::OWN),
+            (ClientError::Misdirected("x".into()), exit_code::OWN),
+            (ClientError::Unanswered("x".into()), exit_code::OWN),
             (ClientError::Config("x".into()), exit_code::USAGE),
             (ClientError::Protocol("x".into()), exit_code::REFUSED),
             (ClientError::Refused { code: "not_found".into(), message: "x".into(), need: None }, exit_code::REFUSED),

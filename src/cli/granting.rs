@@ -15,6 +15,9 @@ use crate::protocol::info::ClaimInfo;
 /// How long a goodbye to the broker may take.
 pub const GOODBYE: Duration = Duration::from_secs(2);
 
+/// How soon other news of the same trouble may follow: during a takeover they come by the dozen.
+const TROUBLE_AGAIN_MS: u64 = 5_000;
+
 /// Why there is no lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotGranted {
@@ -61,7 +64,7 @@ fn ends_the_wait(caught: Caught) -> bool {
 pub async fn open(options: Options, messages: &Messages, signals: &mut Signals) -> Result<Client, NotGranted> {
     let client = Client::start(options)?;
     let mut events = client.events();
-    let mut said = Said::new(messages);
+    let mut said = Said::new(messages, &client);
     loop {
         tokio::select! {
             result = client.connected() => {
@@ -85,7 +88,7 @@ pub async fn wait(
 ) -> Result<LeaseGuard, NotGranted> {
     let events = client.events();
     let mut waiting = client.acquire(request);
-    let mut said = Said::new(messages);
+    let mut said = Said::new(messages, client);
     let result = match until_settled(&mut waiting, events, &mut said, signals).await {
         Some(caught) => Err(NotGranted::interrupted(caught)),
         None => (&mut waiting).await.map_err(NotGranted::from),
@@ -119,18 +122,20 @@ async fn until_settled(
 /// What was said last, so that nothing is said twice and silence is never long.
 struct Said<'a> {
     messages: &'a Messages,
+    client: &'a Client,
     began: BootTime,
     at: BootTime,
     /// When the broker last told of the claim.
     told: BootTime,
     gist: Option<waiting::Gist>,
+    dropped: bool,
     trouble: Option<String>,
 }
 
 impl<'a> Said<'a> {
-    fn new(messages: &'a Messages) -> Self {
+    fn new(messages: &'a Messages, client: &'a Client) -> Self {
         let now = boot_now();
-        Self { messages, began: now, at: now, told: now, gist: None, trouble: None }
+        Self { messages, client, began: now, at: now, told: now, gist: None, dropped: false, trouble: None }
     }
 
     fn pause(&self) -> Duration {
@@ -170,9 +175,15 @@ impl<'a> Said<'a> {
 
     fn event(&mut self, event: &Event) {
         match event {
-            Event::ConnectFailed { why, .. } | Event::Disconnected { why } => self.trouble(why),
-            Event::Connected { .. } if self.trouble.take().is_some() => {
-                self.line("connected to the broker".to_owned());
+            // Another broker may have taken over: whether none is there, a round of tries will tell.
+            Event::Disconnected { .. } => self.dropped = true,
+            Event::NoBroker { why } => self.trouble(why),
+            Event::Connected { .. } => {
+                let again = if std::mem::take(&mut self.dropped) { "re" } else { "" };
+                if self.trouble.take().is_some() || !again.is_empty() {
+                    let at = self.client.broker().map(|url| format!(" at {url}")).unwrap_or_default();
+                    self.line(format!("{again}connected to the broker{at}"));
+                }
             }
             Event::StoreState { working, message } => {
                 let state = if *working { "works again" } else { "fails, nothing is granted until it works" };
@@ -183,7 +194,12 @@ impl<'a> Said<'a> {
     }
 
     fn trouble(&mut self, why: &str) {
-        if self.trouble.as_deref() != Some(why) || boot_now().since(self.at) >= waiting::SAY_AGAIN_MS {
+        let since_ms = boot_now().since(self.at);
+        let is_news = match &self.trouble {
+            None => true,
+            Some(told) => told != why && since_ms >= TROUBLE_AGAIN_MS,
+        };
+        if is_news || since_ms >= waiting::SAY_AGAIN_MS {
             self.trouble = Some(why.to_owned());
             self.line(format!("no broker yet: {why}"));
         }

@@ -1,7 +1,8 @@
 //! Streams to a broker: TCP, a proxy where one is set, TLS, and the WebSocket upgrade.
 //!
-//! The one place that opens sockets, for WebSocket and HTTP alike. When something in between
-//! answers in the broker's stead, the error says who answered what.
+//! The one place that opens sockets, for WebSocket and HTTP alike. A broker that stands by sends to
+//! the one that leads: that is followed here. When something in between answers in the broker's
+//! stead, the error says who answered what.
 
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -18,20 +19,28 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::error::{Error as WsError, ProtocolError};
 use tokio_tungstenite::tungstenite::http::HeaderValue;
-use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
+use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, LOCATION, SEC_WEBSOCKET_PROTOCOL};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::error::ClientError;
 use super::proxy::{Proxies, tunnel};
+use super::redirect::{Trail, sends_elsewhere};
 use super::url::BaseUrl;
+use crate::protocol::error::Problem;
 use crate::protocol::{MESSAGE_BYTES_MAX, SUBPROTOCOL, WEBSOCKET_PATH};
 
 /// Longest time for each step: connecting, the proxy's tunnel, TLS, the upgrade.
-const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const STEP_TIMEOUT: Duration = Duration::from_secs(10);
+/// The same where another URL is there to be tried: a broker that stands still, or whose machine is
+/// gone, must not keep anybody long.
+pub(crate) const STEP_TIMEOUT_SHORT: Duration = Duration::from_secs(2);
 /// Bytes buffered per socket and direction; the library's default is 128 KiB, for nothing here.
 const BUFFER_BYTES: usize = 4 * 1024;
 /// Bytes of a refusal's body that an error shows.
 const SHOWN_BYTES_MAX: usize = 200;
+
+/// The code of a broker that stands by.
+pub(crate) const STANDBY: &str = "standby";
 
 /// A WebSocket to a broker.
 pub(crate) type Socket = WebSocketStream<Stream>;
@@ -104,14 +113,14 @@ impl Network {
         Some(value)
     }
 
-    /// Opens a stream to `url`, through a proxy and TLS where they are due.
-    pub(crate) async fn stream(&self, url: &BaseUrl) -> Result<Stream, ClientError> {
+    /// Opens a stream to `url`, through a proxy and TLS where they are due; each step within `step`.
+    pub(crate) async fn stream(&self, url: &BaseUrl, step: Duration) -> Result<Stream, ClientError> {
         let proxy = if url.tls { self.proxies.of(&url.host, url.port) } else { None };
         let tcp = match proxy {
-            None => dial(&url.host, url.port, &url.to_string()).await?,
+            None => dial(&url.host, url.port, &url.to_string(), step).await?,
             Some(proxy) => {
-                let tcp = dial(&proxy.host, proxy.port, &format!("the proxy {proxy} of HTTPS_PROXY")).await?;
-                within(&format!("{url} through the proxy {proxy}"), tunnel(tcp, proxy, url)).await?
+                let tcp = dial(&proxy.host, proxy.port, &format!("the proxy {proxy} of HTTPS_PROXY"), step).await?;
+                within(step, &format!("{url} through the proxy {proxy}"), tunnel(tcp, proxy, url)).await?
             }
         };
         // Small messages must not wait for each other; where the system refuses, they do.
@@ -129,14 +138,26 @@ impl Network {
                 ))
             })
         };
-        within(&url.to_string(), shaken).await.map(|tls| Stream::Tls(Box::new(tls)))
+        within(step, &url.to_string(), shaken).await.map(|tls| Stream::Tls(Box::new(tls)))
     }
 
-    /// Opens a WebSocket to the broker at `url`, with our subprotocol agreed.
-    pub(crate) async fn websocket(&self, url: &BaseUrl) -> Result<Socket, ClientError> {
-        let stream = self.stream(url).await?;
+    /// Opens a WebSocket to the broker at `url`, or to the one that it sends to, with our subprotocol
+    /// agreed; says where that is.
+    pub(crate) async fn websocket(&self, url: &BaseUrl, step: Duration) -> Result<(Socket, BaseUrl), ClientError> {
+        let mut trail = Trail::new(url, WEBSOCKET_PATH);
+        loop {
+            match self.upgrade(&trail, step).await.map_err(|error| trail.told(error))? {
+                Upgraded::Here(socket) => return Ok((*socket, trail.base().clone())),
+                Upgraded::Elsewhere(location) => trail.follow(location.as_deref())?,
+            }
+        }
+    }
+
+    async fn upgrade(&self, trail: &Trail, step: Duration) -> Result<Upgraded, ClientError> {
+        let url = trail.base();
+        let stream = self.stream(url, step).await?;
         let scheme = if url.tls { "wss" } else { "ws" };
-        let address = format!("{scheme}://{}{}", url.authority(false), url.path(WEBSOCKET_PATH));
+        let address = format!("{scheme}://{}{}", url.authority(false), trail.path());
         let mut request = address
             .as_str()
             .into_client_request()
@@ -152,11 +173,16 @@ impl Network {
         config.max_message_size = Some(MESSAGE_BYTES_MAX);
         config.max_frame_size = Some(MESSAGE_BYTES_MAX);
         let upgraded = async {
-            tokio_tungstenite::client_async_with_config(request, stream, Some(config))
-                .await
-                .map_err(|error| upgrade_refused(&address, error))
+            match tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await {
+                Ok((socket, _)) => Ok(Upgraded::Here(Box::new(socket))),
+                Err(WsError::Http(response)) if sends_elsewhere(response.status().as_u16()) => {
+                    let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
+                    Ok(Upgraded::Elsewhere(location.map(str::to_owned)))
+                }
+                Err(error) => Err(upgrade_refused(&address, error)),
+            }
         };
-        within(&address, upgraded).await.map(|(socket, _)| socket)
+        within(step, &address, upgraded).await
     }
 
     fn tls_config(&self) -> Result<Arc<rustls::ClientConfig>, ClientError> {
@@ -197,19 +223,30 @@ fn env(name: &str) -> Result<Option<String>, ClientError> {
     }
 }
 
-async fn dial(host: &str, port: u16, what: &str) -> Result<TcpStream, ClientError> {
+/// What came of asking for a WebSocket.
+enum Upgraded {
+    Here(Box<Socket>),
+    /// Another broker leads; its `Location`.
+    Elsewhere(Option<String>),
+}
+
+async fn dial(host: &str, port: u16, what: &str, step: Duration) -> Result<TcpStream, ClientError> {
     let connecting = async {
         TcpStream::connect((host, port)).await.map_err(|error| {
             ClientError::NoBroker(format!("{what}: {error}. Is it running, and is LEASEHOLD_URL right?"))
         })
     };
-    within(what, connecting).await
+    within(step, what, connecting).await
 }
 
-async fn within<T>(what: &str, step: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
-    tokio::time::timeout(STEP_TIMEOUT, step).await.unwrap_or_else(|_| {
-        Err(ClientError::NoBroker(format!("{what}: no answer within {} s", STEP_TIMEOUT.as_secs())))
-    })
+async fn within<T>(
+    time: Duration,
+    what: &str,
+    step: impl Future<Output = Result<T, ClientError>>,
+) -> Result<T, ClientError> {
+    tokio::time::timeout(time, step)
+        .await
+        .unwrap_or_else(|_| Err(ClientError::NoBroker(format!("{what}: no answer within {} s", time.as_secs()))))
 }
 
 /// Who answered what, where the upgrade did not come about.
@@ -217,12 +254,13 @@ fn upgrade_refused(address: &str, error: WsError) -> ClientError {
     match error {
         WsError::Http(response) => {
             let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+            let body = response.body().as_deref().unwrap_or_default();
+            if let Some(problem) = standby(response.status().as_u16(), body) {
+                return ClientError::NoBroker(format!("{address}: {}", problem.detail));
+            }
             let who = header("server").map_or_else(String::new, |server| format!(" (server: {server})"));
-            let told = format!(
-                "{address} answered {}{who} instead of upgrading{}",
-                response.status(),
-                first_bytes(response.body().as_deref().unwrap_or_default()),
-            );
+            let told =
+                format!("{address} answered {}{who} instead of upgrading{}", response.status(), first_bytes(body),);
             if response.status().is_server_error() || response.status().as_u16() == 429 {
                 ClientError::NoBroker(told)
             } else {
@@ -235,6 +273,12 @@ fn upgrade_refused(address: &str, error: WsError) -> ClientError {
         WsError::Io(error) => ClientError::NoBroker(format!("{address}: the upgrade broke off: {error}")),
         other => ClientError::NotABroker(format!("{address} does not speak WebSocket: {other}")),
     }
+}
+
+/// What a broker says that stands by while it knows no leader.
+pub(crate) fn standby(status: u16, body: &[u8]) -> Option<Problem> {
+    let problem: Problem = serde_json::from_slice(body).ok().filter(|_| status == 503)?;
+    (problem.code == STANDBY).then_some(problem)
 }
 
 /// The beginning of a body in one printable line, as `: "..."`; nothing where it is empty.

@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use self::connection::Connection;
 pub(crate) use self::outside::close_session;
 use super::Options;
-use super::connect::{Network, Socket};
+use super::connect::{Network, STEP_TIMEOUT, Socket};
 use super::error::ClientError;
 use super::event::{Event, LeaseState, Standing};
 use super::machine::{Config, Input, Machine, Output, Reply};
@@ -75,6 +75,8 @@ pub(crate) struct Link {
     pub(crate) session: Option<u64>,
     pub(crate) secret: Option<String>,
     pub(crate) ttl_ms: Option<u64>,
+    /// The broker of the last socket that was up.
+    pub(crate) broker: Option<BaseUrl>,
     pub(crate) up: bool,
     pub(crate) closed: Option<ClientError>,
 }
@@ -97,7 +99,8 @@ pub(crate) fn spawn(
     let timer = BootTimer::new().map_err(|error| ClientError::Config(format!("no timer: {error}")))?;
     let Options { urls, network, owner, ttl_ms, pools, needs, connect_timeout_ms, instance } = options;
     let open = SessionOpen { instance, owner, ttl_ms, pools, needs };
-    let config = Config { urls: urls.len(), open, connect_timeout_ms, jitter: clock::jitter };
+    let names = urls.iter().map(ToString::to_string).collect();
+    let config = Config { urls: names, open, connect_timeout_ms, jitter: clock::jitter };
     let driver = Driver {
         machine: Machine::new(config, clock::boot_now()),
         urls,
@@ -134,7 +137,9 @@ struct Driver {
     link: watch::Sender<Link>,
 }
 
-type Attempt = Pin<Box<dyn Future<Output = Result<Box<Socket>, ClientError>> + Send>>;
+type Attempt = Pin<Box<dyn Future<Output = Attempted> + Send>>;
+/// A socket, and the broker that it leads to.
+type Attempted = Result<(Box<Socket>, BaseUrl), ClientError>;
 
 struct ClaimTold {
     progress: watch::Sender<Option<Arc<ClaimInfo>>>,
@@ -157,7 +162,7 @@ enum ReplyTo {
 enum Happening {
     Text(Utf8Bytes),
     Dropped { code: Option<u16>, why: String },
-    Attempted(Result<Box<Socket>, ClientError>),
+    Attempted(Attempted),
     Asked(Command),
     HandlesGone,
     Woke,
@@ -216,8 +221,9 @@ impl Driver {
                 self.connection = None;
                 self.machine.handle(now, Input::Dropped { code, why });
             }
-            Happening::Attempted(Ok(socket)) => {
+            Happening::Attempted(Ok((socket, broker))) => {
                 self.connection = Some(Connection::new(socket));
+                self.link.send_modify(|link| link.broker = Some(broker));
                 self.machine.handle(now, Input::Connected);
             }
             Happening::Attempted(Err(error)) => self.machine.handle(now, Input::ConnectFailed(error)),
@@ -319,7 +325,11 @@ impl Driver {
                 self.over(*lease, Standing::Ended { why: why.clone(), message: message.clone() });
             }
             Event::Lost { lease } => self.over(*lease, Standing::Lost),
-            Event::ConnectFailed { .. } | Event::Ending { .. } | Event::Extended(_) | Event::StoreState { .. } => {}
+            Event::ConnectFailed { .. }
+            | Event::Ending { .. }
+            | Event::Extended(_)
+            | Event::NoBroker { .. }
+            | Event::StoreState { .. } => {}
         }
         // Nobody may be listening.
         let _ = self.events.send(event);
@@ -394,5 +404,7 @@ impl Driver {
 }
 
 fn attempt(network: Network, url: BaseUrl) -> Attempt {
-    Box::pin(async move { network.websocket(&url).await.map(Box::new) })
+    // How long all of it may take is the machine's to say.
+    let connecting = async move { network.websocket(&url, STEP_TIMEOUT).await };
+    Box::pin(async move { connecting.await.map(|(socket, broker)| (Box::new(socket), broker)) })
 }

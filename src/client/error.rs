@@ -21,6 +21,9 @@ pub enum ClientError {
         /// Its number.
         lease: u64,
     },
+    /// A broker sends to another one in a way that is not followed.
+    #[error("a redirect that is not followed: {0}")]
+    Misdirected(String),
     /// Nobody answers. Nothing was decided by any broker.
     #[error("no broker: {0}")]
     NoBroker(String),
@@ -43,6 +46,9 @@ pub enum ClientError {
     /// The session has ended at the broker, and all its leases and claims with it.
     #[error("the session has ended at the broker: {0}. Open a new session and ask again")]
     SessionGone(String),
+    /// It was sent, no answer came, and doing it twice might not be the same as doing it once.
+    #[error("{0}. It is not known whether this was done: look before you ask for it again")]
+    Unanswered(String),
 }
 
 impl ClientError {
@@ -53,24 +59,50 @@ impl ClientError {
             Self::Closed => "closed",
             Self::Config(_) => "config",
             Self::Lost { .. } => "lost",
+            Self::Misdirected(_) => "misdirected",
             Self::NoBroker(_) => "no_broker",
             Self::NotABroker(_) => "not_a_broker",
             Self::Protocol(_) => "protocol",
             Self::Refused { code, .. } => code,
             Self::SessionGone(_) => "session_gone",
+            Self::Unanswered(_) => "unanswered",
         }
     }
 
     /// Whether no broker was there to decide, so that the same question may be asked again later.
     #[must_use]
     pub fn is_no_broker(&self) -> bool {
-        matches!(self, Self::NoBroker(_) | Self::NotABroker(_))
+        matches!(self, Self::Misdirected(_) | Self::NoBroker(_) | Self::NotABroker(_))
+    }
+
+    /// Whether the same may be asked again in a moment, of this broker or of another: it was not done,
+    /// and nobody said that it will not be.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Refused { code, .. } => is_passing(code),
+            other => other.is_no_broker(),
+        }
+    }
+
+    /// What is wrong, without the words in front that say of what kind it is.
+    pub(crate) fn why(&self) -> String {
+        match self {
+            Self::Misdirected(why) | Self::NoBroker(why) | Self::NotABroker(why) => why.clone(),
+            other => other.to_string(),
+        }
     }
 
     /// A refusal of the client's own, in the broker's form.
     pub(crate) fn refused(code: &str, message: impl Into<String>) -> Self {
         Self::Refused { code: code.to_owned(), message: message.into(), need: None }
     }
+}
+
+/// Whether a broker's code says that the same may be asked again later.
+pub(crate) fn is_passing(code: &str) -> bool {
+    use crate::protocol::error::code::{OVERLOADED, UNAVAILABLE};
+    matches!(code, OVERLOADED | UNAVAILABLE | "standby" | "stopping" | "too_many_sessions")
 }
 
 impl From<RpcError> for ClientError {

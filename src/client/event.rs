@@ -20,11 +20,17 @@ pub enum Event {
         /// Whether it was there before.
         resumed: bool,
     },
-    /// An attempt to reach a broker failed; the next one follows by itself.
+    /// An attempt to reach a broker at one URL failed; the next one follows by itself.
     ConnectFailed {
         /// Which of the URLs, by its place in the list.
         url: usize,
         /// Why, for people.
+        why: String,
+    },
+    /// All URLs were tried, and there was no broker behind any. The next round follows by
+    /// itself, after a pause.
+    NoBroker {
+        /// What was wrong with each, for people.
         why: String,
     },
     /// The socket dropped; leases and places are kept, and the session resumes by itself.

@@ -102,6 +102,13 @@ impl Client {
         self.shared.link.borrow().ttl_ms
     }
 
+    /// The broker that the session's socket leads to, or did last: one of the URLs, or whom that sent
+    /// to. `None` before there was one.
+    #[must_use]
+    pub fn broker(&self) -> Option<BaseUrl> {
+        self.shared.link.borrow().broker.clone()
+    }
+
     /// Whether the session's socket is up at present.
     #[must_use]
     pub fn is_up(&self) -> bool {

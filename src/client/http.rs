@@ -1,34 +1,36 @@
-//! HTTP/1.1 to a broker, for commands: one request per connection, URLs tried in turn.
+//! HTTP/1.1 to a broker, for commands: one request per connection, to whichever broker leads.
 //!
 //! Over the same streams as the WebSocket, so that proxies, certificates and tokens mean the same
-//! for every command. A problem in an answer becomes [`ClientError::Refused`] with its code.
+//! for every command. A problem in an answer becomes [`ClientError::Refused`] with its code. Which
+//! broker is asked, and what is asked twice, is in [`exchange`](super::exchange).
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::BodyExt;
+use hyper::Method;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, SERVER};
-use hyper::{Method, Request, Response};
-use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::connect::{Network, first_bytes};
 use super::error::ClientError;
+use super::exchange::{Asked, Got};
 use super::url::BaseUrl;
 use crate::protocol::error::Problem;
 
-/// Bytes of an answer that is read whole. A page of a listing stays far below.
-const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// How long the head of an answer may take: longer than a broker waits for its store.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
-const AGENT: &str = concat!("leasehold/", env!("CARGO_PKG_VERSION"));
+/// How long a body that is read as it comes may be silent: a broker says something in it as often as
+/// it pings, every 20 s at the latest.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// Speaks HTTP with whichever of some brokers answers first.
 #[derive(Clone, Debug)]
 pub struct Http {
-    urls: Vec<BaseUrl>,
-    network: Network,
+    pub(super) urls: Vec<BaseUrl>,
+    pub(super) network: Network,
+    /// The place of the URL that answered last, which is asked first.
+    pub(super) answered_last: Arc<AtomicUsize>,
 }
 
 /// What came back.
@@ -39,7 +41,7 @@ pub struct Answer {
     /// The body, whole.
     pub body: Bytes,
     /// Who answered, for errors: the URL, and what it calls itself.
-    from: String,
+    pub(super) from: String,
 }
 
 impl Http {
@@ -51,7 +53,7 @@ impl Http {
     /// For these URLs over a network of the caller's.
     #[must_use]
     pub fn with_network(urls: Vec<BaseUrl>, network: Network) -> Self {
-        Self { urls, network }
+        Self { urls, network, answered_last: Arc::default() }
     }
 
     /// `GET path`; a path begins with `/v1/` and may have a query.
@@ -76,8 +78,9 @@ impl Http {
 
     /// Any request: `body` is its content type and bytes; `headers` are added.
     ///
-    /// Another URL is tried where nobody was reached; once a request is sent its failure is the
-    /// answer, as nobody knows whether it was done.
+    /// Another URL is tried where it was not done; a takeover that is under way is waited for. Sent
+    /// and unanswered it is asked for again where asking twice is asking once, and is
+    /// [`ClientError::Unanswered`] where not.
     pub async fn send(
         &self,
         method: Method,
@@ -85,94 +88,18 @@ impl Http {
         body: Option<(&str, Bytes)>,
         headers: &[(&str, &str)],
     ) -> Result<Answer, ClientError> {
-        let (response, from) = self.exchange(method, path, body, headers).await?;
-        let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let body = body.map_err(|error| ClientError::NoBroker(format!("{from}: its answer broke off: {error}")))?;
-        Ok(Answer { status, body: body.to_bytes(), from })
+        match self.exchange(&Asked { method, path, body, headers, streams: false }).await? {
+            Got::Whole(answer) => Ok(answer),
+            Got::Begun(_, from) => Err(ClientError::Protocol(format!("{from} answers what was not asked"))),
+        }
     }
 
     /// `GET path` whose body is read as it comes, such as `/v1/events`.
     pub async fn stream(&self, path: &str, headers: &[(&str, &str)]) -> Result<BodyStream, ClientError> {
-        let (response, from) = self.exchange(Method::GET, path, None, headers).await?;
-        if response.status().is_success() {
-            return Ok(BodyStream { body: response.into_body(), from });
+        match self.exchange(&Asked { method: Method::GET, path, body: None, headers, streams: true }).await? {
+            Got::Begun(response, from) => Ok(BodyStream { body: response.into_body(), from }),
+            Got::Whole(answer) => Err(answer.refusal()),
         }
-        let status = response.status().as_u16();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        let body = body.map(|body| body.to_bytes()).unwrap_or_default();
-        Err(Answer { status, body, from }.refusal())
-    }
-
-    async fn exchange(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<(&str, Bytes)>,
-        headers: &[(&str, &str)],
-    ) -> Result<(Response<Incoming>, String), ClientError> {
-        let mut failures = Vec::new();
-        for url in &self.urls {
-            let stream = match self.network.stream(url).await {
-                Ok(stream) => stream,
-                Err(ClientError::NoBroker(why) | ClientError::NotABroker(why)) => {
-                    failures.push(why);
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            let mut request = self.request(url, method.clone(), path, body.clone(), headers)?;
-            let broke = |error: hyper::Error| {
-                ClientError::NoBroker(format!("{} broke off before it answered: {error}", url.http()))
-            };
-            let (mut sender, connection) =
-                hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broke)?;
-            tokio::spawn(async move {
-                // Its error is the request's too, and told there.
-                let _ = connection.await;
-            });
-            request.headers_mut().insert(hyper::header::USER_AGENT, HeaderValue::from_static(AGENT));
-            let response = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request)).await.map_err(|_| {
-                ClientError::NoBroker(format!("{}: no answer within {} s", url.http(), ANSWER_TIMEOUT.as_secs()))
-            })?;
-            let response = response.map_err(broke)?;
-            let server = response.headers().get(SERVER).and_then(|value| value.to_str().ok());
-            let from = server.map_or_else(|| url.http(), |server| format!("{} (server: {server})", url.http()));
-            return Ok((response, from));
-        }
-        Err(ClientError::NoBroker(failures.join("; ")))
-    }
-
-    fn request(
-        &self,
-        url: &BaseUrl,
-        method: Method,
-        path: &str,
-        body: Option<(&str, Bytes)>,
-        headers: &[(&str, &str)],
-    ) -> Result<Request<Full<Bytes>>, ClientError> {
-        let (content_type, bytes) = body.map_or((None, Bytes::new()), |(kind, bytes)| (Some(kind), bytes));
-        let bad = |error: String| ClientError::Config(format!("{path:?} cannot be asked for: {error}"));
-        let mut request = Request::builder()
-            .method(method)
-            .uri(url.path(path))
-            .header(HOST, url.authority(false))
-            .header(ACCEPT, "application/json, text/event-stream, */*;q=0.1")
-            .body(Full::new(bytes))
-            .map_err(|error| bad(error.to_string()))?;
-        if let Some(kind) = content_type {
-            let value = HeaderValue::from_str(kind).map_err(|error| bad(error.to_string()))?;
-            request.headers_mut().insert(CONTENT_TYPE, value);
-        }
-        if let Some(authorization) = self.network.authorization() {
-            request.headers_mut().insert(AUTHORIZATION, authorization);
-        }
-        for (name, value) in headers {
-            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| bad(error.to_string()))?;
-            let value = HeaderValue::from_str(value).map_err(|error| bad(error.to_string()))?;
-            request.headers_mut().insert(name, value);
-        }
-        Ok(request)
     }
 }
 
@@ -226,14 +153,17 @@ pub struct BodyStream {
 impl BodyStream {
     /// The next bytes; `None` at the end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, ClientError> {
-        while let Some(frame) = self.body.frame().await {
+        loop {
+            let frame = tokio::time::timeout(SILENCE, self.body.frame()).await.map_err(|_| {
+                ClientError::NoBroker(format!("{}: nothing came for {} s", self.from, SILENCE.as_secs()))
+            })?;
+            let Some(frame) = frame else { return Ok(None) };
             let frame = frame
                 .map_err(|error| ClientError::NoBroker(format!("{}: its answer broke off: {error}", self.from)))?;
             if let Ok(data) = frame.into_data() {
                 return Ok(Some(data));
             }
         }
-        Ok(None)
     }
 
     /// Reads it as server-sent events.

@@ -55,8 +55,8 @@ const TTL_MS_MIN: u64 = 100;
 /// What a machine is made with.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// How many URLs there are; [`Output::Connect`] names one by its place.
-    pub urls: usize,
+    /// The URLs as people know them; [`Output::Connect`] names one by its place.
+    pub urls: Vec<String>,
     /// What to open the session with.
     pub open: SessionOpen,
     /// How long no broker may be there before opening, or a claim that waits, fails.
@@ -149,11 +149,15 @@ pub struct Machine {
     outputs: VecDeque<Output>,
     /// The URL in use, or to be tried next.
     url: usize,
-    /// URLs that failed in this round, and those among them where no broker can be.
-    failed: usize,
+    /// Why each URL failed that was tried in this round, and how many of them can be no broker's.
+    failures: Vec<String>,
     hopeless: usize,
-    /// Rounds that failed since a renewal was answered.
+    /// Rounds that failed since a renewal was answered, and since when there has been trouble.
     round: u32,
+    troubled_since: Option<BootTime>,
+    /// Attempts given up for taking too long since one came about, and how long that took.
+    slow: u32,
+    took_ms: u64,
     last_failure: String,
     /// Since when no broker is there; `None` while up.
     unreached_since: Option<BootTime>,
@@ -177,6 +181,7 @@ enum Phase {
         until: BootTime,
     },
     Connecting {
+        since: BootTime,
         give_up_at: BootTime,
     },
     /// The first request is unanswered.
@@ -232,9 +237,12 @@ impl Machine {
             session: None,
             outputs: VecDeque::new(),
             url: 0,
-            failed: 0,
+            failures: Vec::new(),
             hopeless: 0,
             round: 0,
+            troubled_since: None,
+            slow: 0,
+            took_ms: 0,
             last_failure: "none of the URLs was tried yet".to_owned(),
             unreached_since: Some(now),
             rpc: 0,
@@ -291,7 +299,7 @@ impl Machine {
         let phase = match self.phase {
             Phase::Closed => return None,
             Phase::Waiting { until } => until,
-            Phase::Connecting { give_up_at } | Phase::Opening { give_up_at } => give_up_at,
+            Phase::Connecting { give_up_at, .. } | Phase::Opening { give_up_at } => give_up_at,
             Phase::Up { renew_at, unanswered_since } => {
                 unanswered_since.map_or(renew_at, |since| renew_at.min(since.plus(promise::patience_ms(self.ttl_ms()))))
             }
@@ -377,24 +385,30 @@ impl Machine {
     fn phase_timers(&mut self, now: BootTime) {
         match self.phase {
             Phase::Waiting { until } if now >= until => {
-                self.phase = Phase::Connecting { give_up_at: now.plus(promise::attempt_ms(self.ttl_ms())) };
+                self.phase = Phase::Connecting { since: now, give_up_at: now.plus(self.attempt_ms()) };
                 self.outputs.push_back(Output::Connect(self.url));
             }
-            Phase::Connecting { give_up_at } if now >= give_up_at => {
+            Phase::Connecting { since, give_up_at } if now >= give_up_at => {
                 self.outputs.push_back(Output::Drop);
-                self.attempt_failed(now, "connecting takes too long".to_owned());
+                self.slow += 1;
+                self.attempt_failed(now, self.of_url(&format!("no answer within {} ms", now.since(since))));
             }
             Phase::Opening { give_up_at } if now >= give_up_at => {
-                self.drop_socket(now, "connected, but the session's opening stays unanswered".to_owned());
+                self.drop_socket(now, self.of_url("connected, but the session's opening stays unanswered"));
             }
             Phase::Up { unanswered_since: Some(since), .. }
                 if now >= since.plus(promise::patience_ms(self.ttl_ms())) =>
             {
-                self.drop_socket(now, "the broker is silent: a renewal stays unanswered".to_owned());
+                self.silent(now, self.of_url("the broker is silent: a renewal stays unanswered"));
             }
             Phase::Up { renew_at, .. } if now >= renew_at => self.renew(now),
             _ => {}
         }
+    }
+
+    /// What is wrong with the URL in use.
+    fn of_url(&self, why: &str) -> String {
+        self.config.urls.get(self.url).map_or_else(|| why.to_owned(), |url| format!("{url}: {why}"))
     }
 
     fn opening_fails_at(&self) -> Option<BootTime> {

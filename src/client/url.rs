@@ -80,6 +80,11 @@ impl BaseUrl {
         if self.port == usual && !always_port { host } else { format!("{host}:{}", self.port) }
     }
 
+    /// Whether both name one host and port in the same way, whatever is asked for there.
+    pub(crate) fn is_same_place(&self, other: &Self) -> bool {
+        self.tls == other.tls && self.port == other.port && self.host.eq_ignore_ascii_case(&other.host)
+    }
+
     /// The path below the prefix; `path` begins with a slash.
     #[must_use]
     pub fn path(&self, path: &str) -> String {

@@ -95,7 +95,7 @@ fn machine(nth: usize, life: u64, ttl_ms: u64, now: BootTime) -> Machine {
         ttl_ms: Some(ttl_ms),
         ..SessionOpen::default()
     };
-    Machine::new(Config { urls: 1, open, connect_timeout_ms: 120_000, jitter }, now)
+    Machine::new(Config { urls: vec![String::new()], open, connect_timeout_ms: 120_000, jitter }, now)
 }
 
 impl World {

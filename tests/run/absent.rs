@@ -18,7 +18,7 @@ fn a_run_does_not_notice_that_the_broker_was_killed_and_came_back() {
     second.stderr.wait_for("waiting, place 1");
 
     broker.restart();
-    first.stderr.wait_for("the broker is back, and the lease is kept");
+    first.stderr.wait_for("reconnected to the broker");
     second.stderr.wait_for("connected to the broker");
     let leases = broker.sh("lease ls --json").exits(0).json();
     assert_eq!((leases.as_array().map(Vec::len), &leases[0]["state"]), (Some(1), &"active".into()), "{leases}");
@@ -46,7 +46,7 @@ fn a_planned_stop_of_several_ttls_stops_nobodys_work() {
     broker.start();
 
     between.wait().exits(8);
-    holds.stderr.wait_for("the broker is back, and the lease is kept");
+    holds.stderr.wait_for("reconnected to the broker");
     witness.touch("go");
     holds.wait().exits(7);
     assert_eq!(witness.uses().len(), 2);

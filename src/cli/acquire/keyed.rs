@@ -23,7 +23,7 @@ use crate::protocol::rpc::Id;
 const ASK: &str = "/v1/leases?wait_ms=0";
 /// Waits at the broker for a grant.
 const WAIT: &str = "/v1/leases?wait_ms=15000";
-/// Between two attempts when nobody answers.
+/// Between two attempts when no broker can do it.
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// The body of the request.
@@ -96,7 +96,7 @@ async fn until_granted(
                     said = Some(gist);
                 }
             }
-            Err(error) if error.is_no_broker() && boot_now().since(heard) < connect_timeout_ms => {
+            Err(error) if error.is_passing() && boot_now().since(heard) < connect_timeout_ms => {
                 tokio::time::sleep(PAUSE).await;
             }
             Err(error) => return Err(error.into()),

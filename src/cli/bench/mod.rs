@@ -12,7 +12,7 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 
 use super::{Failure, Globals, exit_code, output};
-use crate::client::connect::Network;
+use crate::client::connect::{Network, STEP_TIMEOUT, STEP_TIMEOUT_SHORT};
 use crate::client::http::Http;
 use crate::client::url::BaseUrl;
 use crate::units::parse_duration_ms;
@@ -122,7 +122,7 @@ impl BenchCommand {
         let urls = BaseUrl::parse_list(&globals.url)?;
         let network = Network::from_env()?;
         let http = Http::with_network(urls.clone(), network.clone());
-        let url = reachable(&network, &urls).await?;
+        let url = leader(&network, &urls).await?;
         let resources = if self.needs.is_empty() && self.mode != Mode::Hold { self.resource_count() } else { 0 };
         let plan = Plan {
             network,
@@ -183,12 +183,13 @@ impl BenchCommand {
     }
 }
 
-/// The first URL behind which somebody listens: all connections go there.
-async fn reachable(network: &Network, urls: &[BaseUrl]) -> Result<BaseUrl, Failure> {
+/// Where the broker is that leads: all connections go there.
+async fn leader(network: &Network, urls: &[BaseUrl]) -> Result<BaseUrl, Failure> {
+    let step = if urls.len() > 1 { STEP_TIMEOUT_SHORT } else { STEP_TIMEOUT };
     let mut last = Failure::no_broker("no URL");
     for url in urls {
-        match network.stream(url).await {
-            Ok(_) => return Ok(url.clone()),
+        match network.websocket(url, step).await {
+            Ok((_, leader)) => return Ok(leader),
             Err(error) => last = error.into(),
         }
     }

@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::{Message, Utf8Bytes};
 
 use super::Plan;
 use crate::cli::Failure;
-use crate::client::connect::Socket;
+use crate::client::connect::{STEP_TIMEOUT, Socket};
 use crate::client::default_owner;
 use crate::clock;
 use crate::protocol::call::{SessionOpened, method, notice};
@@ -40,7 +40,7 @@ pub(super) enum Claimed {
 impl Connection {
     /// Connects and opens a session that will ask for `needs`.
     pub(super) async fn open(plan: &Plan, needs: &[String]) -> Result<Self, Failure> {
-        let socket = plan.network.websocket(&plan.url).await?;
+        let (socket, _) = plan.network.websocket(&plan.url, STEP_TIMEOUT).await?;
         let needs = Value::from(needs.to_vec());
         let acquire = [
             format!(r#","method":"{}","params":{{"request_id":"#, method::LEASE_ACQUIRE),

@@ -22,6 +22,8 @@ use crate::units::show_duration_ms;
 
 /// How long before its end a hold is warned of, at most.
 const WARN_MS_MAX: u64 = 5 * 60_000;
+/// How long a broker may be away before that is said: another has taken over by then, as a rule.
+const AWAY_MS: u64 = 1_000;
 /// How long a word of the guard may take from the socket to here, when it should have come.
 const WORD_UNDER_WAY: Duration = Duration::from_millis(10);
 
@@ -61,11 +63,18 @@ struct Course {
     /// Why the command is being stopped for its lease.
     stopped: Option<(Ending, String)>,
     warned_of: Option<BootTime>,
-    offline: bool,
+    away: Option<Away>,
     /// Nothing of the command is left.
     emptied: bool,
     /// The client's task is gone: nothing is renewed, nothing more is told.
     deaf: bool,
+}
+
+/// No broker is there.
+struct Away {
+    since: BootTime,
+    why: String,
+    said: bool,
 }
 
 /// The deadline as the guard is told it.
@@ -96,7 +105,7 @@ impl Holding<'_> {
                     let now_state = state.borrow_and_update().clone();
                     self.look(&now_state, &mut course);
                 }
-                Some(event) = events.next() => self.say(&event, &mut course),
+                Some(event) = events.next() => self.hear(&event, &mut course),
                 caught = self.signals.next() => if !caught.from_terminal {
                     self.link.order(Order::Signal(caught.number));
                 },
@@ -105,6 +114,7 @@ impl Holding<'_> {
                         break finish;
                     }
                 }
+                () = sleep_until(say_away_at(&course)) => self.say_away(&mut course),
                 () = sleep_until(warning_at), if !has_warned(&now_state, &course) => {
                     course.warned_of = now_state.hold_ends_at;
                     self.warn(&now_state);
@@ -200,17 +210,31 @@ impl Holding<'_> {
         Finish { ended, code, command: None, message: Some(message) }
     }
 
-    /// A broker that is away for a while is worth a line, and so is its return.
-    fn say(&self, event: &Event, course: &mut Course) {
+    /// A broker that is away for a while is worth a line, and so is the one that is there again.
+    fn hear(&self, event: &Event, course: &mut Course) {
         match event {
-            Event::Disconnected { why } if !std::mem::replace(&mut course.offline, true) => {
-                let left = show_duration_ms(self.lease.state().terminate_at.since(boot_now()));
-                self.messages.line(format!("no broker: {why}; the command is stopped in {left} unless one comes back"));
+            Event::Disconnected { why } => {
+                course.away.get_or_insert_with(|| Away { since: boot_now(), why: why.clone(), said: false });
             }
-            Event::Connected { .. } if std::mem::take(&mut course.offline) => {
-                self.messages.line("the broker is back, and the lease is kept");
+            Event::NoBroker { why } => {
+                if let Some(away) = &mut course.away {
+                    away.why.clone_from(why);
+                }
+            }
+            Event::Connected { .. } if course.away.take().is_some() => {
+                let at = self.lease.client().broker().map(|url| format!(" at {url}")).unwrap_or_default();
+                self.messages.line(format!("reconnected to the broker{at}, and the lease is kept"));
             }
             _ => {}
+        }
+    }
+
+    fn say_away(&self, course: &mut Course) {
+        if let Some(away) = course.away.as_mut().filter(|away| boot_now() >= away.since.plus(AWAY_MS)) {
+            away.said = true;
+            let left = show_duration_ms(self.lease.state().terminate_at.since(boot_now()));
+            let why = &away.why;
+            self.messages.line(format!("no broker: {why}; the command is stopped in {left} unless one comes back"));
         }
     }
 
@@ -235,6 +259,11 @@ impl Holding<'_> {
 fn stand_in_at(state: &LeaseState) -> BootTime {
     let kill_at = deadline_of(state).kill_at();
     kill_at.plus(state.deadline.since(kill_at) / 4)
+}
+
+fn say_away_at(course: &Course) -> BootTime {
+    let away = course.away.as_ref().filter(|away| !away.said);
+    away.map_or(BootTime(u64::MAX), |away| away.since.plus(AWAY_MS))
 }
 
 fn finished(status: tree::Ended, course: &mut Course) -> Finish {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::{SinkExt, StreamExt};
 use tokio_tungstenite::tungstenite::{Error as WsError, Message};
 
-use crate::client::connect::{Network, Socket};
+use crate::client::connect::{Network, STEP_TIMEOUT, Socket};
 use crate::client::error::ClientError;
 use crate::client::url::BaseUrl;
 use crate::protocol::call::{SessionClose, method};
@@ -14,6 +14,8 @@ use crate::protocol::rpc::{Incoming, Request};
 
 /// How long closing another's session may take at one broker, connecting apart.
 const CLOSE_SESSION_TIMEOUT: Duration = Duration::from_secs(5);
+/// All of it, where another URL is there to be tried.
+const CLOSE_SESSION_TIMEOUT_SHORT: Duration = Duration::from_secs(3);
 
 /// Closes a session from outside.
 pub(crate) async fn close_session(
@@ -25,14 +27,22 @@ pub(crate) async fn close_session(
     let mut last = ClientError::Config("no broker's URL was given".to_owned());
     for url in urls {
         let closing = async {
-            let mut socket = network.websocket(url).await?;
+            let (mut socket, _) = network.websocket(url, STEP_TIMEOUT).await?;
             let exchange = close_at(&mut socket, session, secret);
             tokio::time::timeout(CLOSE_SESSION_TIMEOUT, exchange)
                 .await
                 .map_err(|_| ClientError::NoBroker(format!("{url}: closing the session stays unanswered")))?
         };
-        match closing.await {
+        let closed = if urls.len() == 1 {
+            closing.await
+        } else {
+            tokio::time::timeout(CLOSE_SESSION_TIMEOUT_SHORT, closing)
+                .await
+                .unwrap_or_else(|_| Err(ClientError::NoBroker(format!("{url}: closing the session takes too long"))))
+        };
+        match closed {
             Ok(()) => return Ok(()),
+            Err(error) if !error.is_passing() => return Err(error),
             Err(error) => last = error,
         }
     }

@@ -5,6 +5,7 @@
 mod http;
 mod reach;
 mod session;
+mod standby;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};

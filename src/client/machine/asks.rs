@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::messages::{is_passing, read};
+use super::messages::read;
 use super::{Machine, Output, Pending, Reply};
-use crate::client::error::ClientError;
+use crate::client::error::{ClientError, is_passing};
 use crate::clock::BootTime;
 use crate::protocol::MESSAGE_BYTES_MAX;
 use crate::protocol::call::{LeaseCancel, LeaseExtend, LeaseRelease, LeaseReleased, method};
@@ -161,7 +161,7 @@ impl Machine {
 
     pub(super) fn ask_refused(&mut self, now: BootTime, key: u64, error: &RpcError) {
         let Some(ask) = self.asks.get_mut(&key) else { return };
-        if is_passing(error) {
+        if is_passing(&error.data.code) {
             ask.sent_as = None;
             ask.again_at = Some(now.plus((AGAIN_MS << ask.tries.min(8)).min(AGAIN_MS_MAX)));
             ask.tries += 1;

@@ -5,6 +5,7 @@ use serde_json::value::RawValue;
 
 use super::promise::{self, Promise};
 use super::{Machine, Output, Pending, Phase, Session, TTL_MS_MIN};
+use crate::client::error::is_passing;
 use crate::client::event::Event;
 use crate::clock::BootTime;
 use crate::protocol::call::{SessionClose, SessionOpened, SessionRenewed, StoreNotice, method, notice};
@@ -40,7 +41,7 @@ impl Machine {
             Pending::Open { sent } => self.opened(now, sent, read(incoming.result)?),
             Pending::Resume { sent } => self.resumed(now, sent, read(incoming.result)?),
             Pending::Renew { sent } => {
-                self.round = 0;
+                (self.round, self.slow, self.troubled_since) = (0, 0, None);
                 self.renewed(now, sent, &read(incoming.result)?);
                 Ok(())
             }
@@ -57,7 +58,7 @@ impl Machine {
         match pending {
             Pending::Close if gone => self.finish(None),
             _ if gone => self.gone(error.message.clone()),
-            Pending::Open { .. } if !is_passing(error) => self.finish(Some(error.clone().into())),
+            Pending::Open { .. } if !is_passing(&error.data.code) => self.finish(Some(error.clone().into())),
             Pending::Open { .. } | Pending::Resume { .. } | Pending::Close => {
                 self.drop_socket(now, error.message.clone());
             }
@@ -103,7 +104,8 @@ impl Machine {
         let renew_at = sent.plus(promise::renew_every_ms(self.ttl_ms()));
         self.phase = Phase::Up { renew_at, unanswered_since: None };
         self.unreached_since = None;
-        (self.failed, self.hopeless) = (0, 0);
+        self.hopeless = 0;
+        self.failures.clear();
         self.tell(Event::Connected { session, url: self.url, resumed });
         if self.closing.is_some() {
             self.request(method::SESSION_CLOSE, SessionClose::default(), Pending::Close);
@@ -143,11 +145,6 @@ impl Machine {
         }
         Ok(())
     }
-}
-
-/// Whether an error says that the same may be asked again later.
-pub(super) fn is_passing(error: &RpcError) -> bool {
-    matches!(error.data.code.as_str(), code::UNAVAILABLE | code::OVERLOADED | "stopping" | "too_many_sessions")
 }
 
 pub(super) fn read<T: DeserializeOwned>(raw: Option<&RawValue>) -> Result<T, String> {

@@ -51,15 +51,33 @@ pub(super) const fn patience_ms(ttl_ms: u64) -> u64 {
     at_most(at_most(at_least(ttl_ms / 5, 1_000), ttl_ms / 3), 20_000)
 }
 
-/// How long connecting and resuming may take before the next try.
-pub(super) const fn attempt_ms(ttl_ms: u64) -> u64 {
+/// How long an attempt to connect may take at first. A broker that stands still takes connections
+/// and says nothing: another URL may be the leader's, and a load balancer may choose another broker.
+pub(super) const fn attempt_ms_first(urls: usize) -> u64 {
+    if urls > 1 { 1_000 } else { 2_000 }
+}
+
+/// How long an attempt to connect may take: as long as at first, and twice as long for each round in
+/// which one was given up for that, as a network, or a broker with many clients, may just be slow.
+pub(super) const fn attempt_ms(ttl_ms: u64, first_ms: u64, slow_rounds: u32) -> u64 {
+    at_most(first_ms << at_most(slow_rounds as u64, 8), attempt_ms_max(ttl_ms))
+}
+
+/// The longest that an attempt may take.
+const fn attempt_ms_max(ttl_ms: u64) -> u64 {
     at_most(at_least(ttl_ms / 3, 1_000), 10_000)
 }
 
-/// The longest pause between two rounds of tries: short beside the ttl, so that a broker that is
-/// back is found in time.
-pub(super) const fn backoff_ms_max(ttl_ms: u64) -> u64 {
-    at_most(at_least(ttl_ms / 10, 200), 5_000)
+/// How long resuming on a socket that is up may take.
+pub(super) const fn resume_ms(ttl_ms: u64) -> u64 {
+    at_most(at_least(patience_ms(ttl_ms), 1_000), attempt_ms_max(ttl_ms))
+}
+
+/// The longest pause between two rounds of tries, when there has been trouble for so long: a tenth of
+/// that, so that an absence lasts little longer for a client than for the broker, and not so short
+/// that thousands of clients keep the brokers from coming back; short beside the ttl.
+pub(super) const fn pause_ms_max(ttl_ms: u64, trouble_ms: u64) -> u64 {
+    at_most(at_least(trouble_ms / 10, 400), at_most(at_least(ttl_ms / 10, 200), 5_000))
 }
 
 const fn at_least(value: u64, least: u64) -> u64 {
@@ -72,26 +90,48 @@ const fn at_most(value: u64, most: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::{Promise, attempt_ms, backoff_ms_max, grace_ms, margin_ms, patience_ms, renew_every_ms};
+    use super::{
+        Promise, attempt_ms, attempt_ms_first, grace_ms, margin_ms, patience_ms, pause_ms_max, renew_every_ms,
+        resume_ms,
+    };
     use crate::clock::BootTime;
 
     #[test]
     fn the_figures_for_short_usual_and_long_ttls() {
-        // ttl, margin, grace, renew every, patience, attempt, longest pause
+        // ttl, margin, grace, renew every, patience, resume, longest pause
         let table = [
             (2_000, 100, 400, 400, 666, 1_000, 200),
-            (5_000, 100, 1_000, 1_000, 1_000, 1_666, 500),
-            (30_000, 600, 3_000, 6_000, 6_000, 10_000, 3_000),
+            (5_000, 100, 1_000, 1_000, 1_000, 1_000, 500),
+            (30_000, 600, 3_000, 6_000, 6_000, 6_000, 3_000),
             (600_000, 12_000, 3_000, 120_000, 20_000, 10_000, 5_000),
         ];
-        for (ttl, margin, grace, renew, patience, attempt, pause) in table {
+        for (ttl, margin, grace, renew, patience, resume, pause) in table {
             assert_eq!(margin_ms(ttl), margin, "margin of {ttl}");
             assert_eq!(grace_ms(ttl), grace, "grace of {ttl}");
             assert_eq!(renew_every_ms(ttl), renew, "renewal of {ttl}");
             assert_eq!(patience_ms(ttl), patience, "patience of {ttl}");
-            assert_eq!(attempt_ms(ttl), attempt, "attempt of {ttl}");
-            assert_eq!(backoff_ms_max(ttl), pause, "pause of {ttl}");
+            assert_eq!(resume_ms(ttl), resume, "resume of {ttl}");
+            assert_eq!(pause_ms_max(ttl, u64::MAX), pause, "pause of {ttl}");
         }
+    }
+
+    #[test]
+    fn an_attempt_is_short_at_first_and_grows_with_what_was_too_slow() {
+        for (ttl, urls, expected) in [
+            (30_000, 3, [1_000, 2_000, 4_000, 8_000, 10_000]),
+            (30_000, 1, [2_000, 4_000, 8_000, 10_000, 10_000]),
+            (2_000, 3, [1_000; 5]),
+            (9_000, 1, [2_000, 3_000, 3_000, 3_000, 3_000]),
+        ] {
+            let grown = [0, 1, 2, 3, 40].map(|rounds| attempt_ms(ttl, attempt_ms_first(urls), rounds));
+            assert_eq!(grown, expected, "{ttl} with {urls}");
+        }
+    }
+
+    #[test]
+    fn a_pause_is_no_longer_than_a_tenth_of_the_trouble() {
+        let longest = [0, 3_000, 5_000, 20_000, 600_000].map(|trouble| pause_ms_max(30_000, trouble));
+        assert_eq!(longest, [400, 400, 500, 2_000, 3_000]);
     }
 
     #[test]

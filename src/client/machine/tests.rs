@@ -2,13 +2,14 @@
 //!
 //! `Play` stands where the driver does. No test looks at a clock; each names its moments.
 
+mod failover;
 mod links;
 mod random;
 mod timing;
 
 use serde_json::{Value, json};
 
-use super::{Config, Input, Machine, Output, Reply};
+use super::{Config, Input, Machine, Output, Phase, Reply};
 use crate::client::error::ClientError;
 use crate::client::event::{Event, LeaseState};
 use crate::clock::BootTime;
@@ -31,6 +32,7 @@ struct Play {
 impl Play {
     fn new(urls: usize) -> Self {
         let open = SessionOpen { instance: "me".to_owned(), ..SessionOpen::default() };
+        let urls = (0..urls).map(|url| format!("ws://{url}")).collect();
         let config = Config { urls, open, connect_timeout_ms: 120_000, jitter: |_| 0 };
         let machine = Machine::new(config, BootTime(0));
         let mut play =
@@ -157,6 +159,15 @@ impl Play {
             _ => None,
         });
         lost.collect()
+    }
+
+    /// Lets time pass until an attempt to connect is under way; which URL it is at.
+    fn next_attempt(&mut self) -> usize {
+        while !matches!(self.machine.phase, Phase::Connecting { .. }) {
+            let wake = self.machine.next_wake().expect("it goes on");
+            self.until(wake.0);
+        }
+        self.machine.url
     }
 
     /// The socket drops and the next one is up at once; what was asked on it stands in `sent`.

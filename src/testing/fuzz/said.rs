@@ -21,7 +21,7 @@ const PASSES_MS: &[(u8, u64)] = &[(b'1', 100), (b'2', 3_000), (b'3', 12_000), (b
 /// where the session opened.
 pub fn broker_says(input: &[u8]) -> bool {
     let open = SessionOpen { instance: "me".to_owned(), ..SessionOpen::default() };
-    let config = Config { urls: 2, open, connect_timeout_ms: 120_000, jitter: |below| below / 2 };
+    let config = Config { urls: vec![String::new(); 2], open, connect_timeout_ms: 120_000, jitter: |below| below / 2 };
     let machine = Machine::new(config, BootTime(0));
     let mut play = Play { machine, now: 0, link: Link::None, request: 0, held: BTreeSet::new(), has_opened: false };
     play.drain();

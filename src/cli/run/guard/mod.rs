@@ -40,7 +40,7 @@ const HOOK_MS_MAX: u64 = 30_000;
 /// How often a tree that is being killed is looked at again.
 const KILL_AGAIN_MS: u64 = 20;
 /// After each attempt to close the session that found no broker.
-const CLOSE_PAUSES_MS: &[u64] = &[100, 200, 500, 1_000, 2_000, 0];
+const CLOSE_PAUSES_MS: &[u64] = &[100, 200, 400, 800, 1_600, 1_600, 1_600, 0];
 
 /// The guard of a `run`; started by `run` only.
 #[derive(Debug, Args)]
@@ -406,7 +406,7 @@ fn close_session(key: &SessionKey) -> std::io::Result<()> {
         let (Ok(urls), Ok(network)) = (BaseUrl::parse_list(&key.url), Network::from_env()) else { return };
         for pause_ms in CLOSE_PAUSES_MS {
             match client::close_session(&urls, &network, key.session, &key.secret).await {
-                Err(error) if error.is_no_broker() => tokio::time::sleep(Duration::from_millis(*pause_ms)).await,
+                Err(error) if error.is_passing() => tokio::time::sleep(Duration::from_millis(*pause_ms)).await,
                 // Closed, or there was nothing to close any more.
                 _ => return,
             }

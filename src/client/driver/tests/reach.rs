@@ -11,7 +11,7 @@ use super::Broker;
 use crate::client::proxy::{Proxies, tunnel};
 use crate::client::{BaseUrl, Client, ClientError, Http, Network, Options};
 
-const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/localhost.pem");
+pub(super) const CERTIFICATE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/localhost.pem");
 const KEY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/tls/localhost.key");
 
 /// Reads the head of a request, byte by byte, so that nothing after it is taken.
@@ -68,7 +68,7 @@ async fn nobody_there_is_no_broker_after_the_connect_timeout() {
     assert!(matches!(&error, ClientError::NoBroker(why) if why.contains(&url.to_string())), "{error}");
 }
 
-fn acceptor() -> tokio_rustls::TlsAcceptor {
+pub(super) fn acceptor() -> tokio_rustls::TlsAcceptor {
     let certificate = CertificateDer::from_pem_file(CERTIFICATE).expect("the test's certificate");
     let key = PrivateKeyDer::from_pem_file(KEY).expect("the test's key");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
