@@ -19,6 +19,7 @@ mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod faulty;
 mod names;
+pub mod postgres;
 pub mod sqlite;
 
 use std::future::Future;

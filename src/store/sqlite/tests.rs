@@ -42,7 +42,7 @@ impl Factory for Folder {
     }
 }
 
-contract! { Folder::new() =>
+contract! { Some(Folder::new()) =>
     records_come_back_as_they_were,
     events_come_back_as_they_were,
     records_are_replaced_and_deleted,
