@@ -23,11 +23,16 @@ pub const RETENTION_MS_MIN: u64 = DAY_MS;
 /// The longest retention, milliseconds (ten years).
 pub const RETENTION_MS_MAX: u64 = 3_653 * DAY_MS;
 
+/// How long a leader is left alone that writes nothing: the shortest, below which a busy database
+/// would depose it, and the longest, milliseconds.
+pub const TERM_MS: (u64, u64) = (1_000, 60_000);
+
 const DAY_MS: u64 = 86_400_000;
 /// The largest number a bound may be set to; beyond it memory is the bound.
 pub(super) const COUNT_MAX: u64 = 1_000_000;
 
-pub(super) const KEYS: &[&str] = &["listen", "store", "inventory", "restart_grace", "retention", "limits"];
+pub(super) const KEYS: &[&str] =
+    &["listen", "store", "advertise", "term", "inventory", "restart_grace", "retention", "limits"];
 pub(super) const LIMITS: &[&str] = &[
     "sessions_max",
     "claims_per_session_max",
@@ -38,15 +43,20 @@ pub(super) const LIMITS: &[&str] = &[
     "flush_timeout",
 ];
 /// What the design has under the name, for whoever tries it too early.
-const LATER: &[&str] = &["tls", "tokens", "hooks", "webhooks", "pipeline", "secrets", "logs", "advertise", "insecure"];
+const LATER: &[&str] = &["tls", "tokens", "hooks", "webhooks", "pipeline", "secrets", "logs", "insecure"];
 
 /// What `leasehold.toml` says. Relative paths are taken from the file's own folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
     /// `HOST:PORT`. Default `127.0.0.1:5327`.
     pub listen: Option<String>,
-    /// `sqlite:PATH`. Default: a file in the state folder.
+    /// `sqlite:PATH`, or `postgres://...`, which may have a password in it. Default: a file in the
+    /// state folder.
     pub store: Option<String>,
+    /// Where clients reach this broker, told by the others that share its store.
+    pub advertise: Option<String>,
+    /// How long a leader is left alone that writes nothing, milliseconds.
+    pub term_ms: Option<u64>,
     /// The inventory file that is watched. Default: none.
     pub inventory: Option<PathBuf>,
     /// What a planned stop promises, milliseconds. Default [`RESTART_GRACE_MS_DEFAULT`].
@@ -107,9 +117,12 @@ pub fn read(text: &str, file_name: &str) -> Result<Config, InventoryError> {
     let folder = Path::new(file_name).parent().unwrap_or_else(|| Path::new(""));
     let restart_grace = top.duration_ms("restart_grace", 0, RESTART_GRACE_MS_MAX)?;
     let retention = top.duration_ms("retention", RETENTION_MS_MIN, RETENTION_MS_MAX)?;
+    let term = top.duration_ms("term", TERM_MS.0, TERM_MS.1)?;
     Ok(Config {
         listen: top.text("listen")?.map(|text| listen(source, &text)).transpose()?,
         store: top.text("store")?.map(|text| store(source, &text, folder)).transpose()?,
+        advertise: top.text("advertise")?.map(|text| text.value.to_owned()),
+        term_ms: term.map(|placed| placed.value),
         inventory: top.text("inventory")?.map(|text| inventory(source, &text, folder)).transpose()?,
         restart_grace_ms: restart_grace.map(|placed| placed.value),
         retention_ms: retention.map(|placed| placed.value),
@@ -135,17 +148,13 @@ fn listen(source: Source<'_>, text: &Placed<&str>) -> Result<String, InventoryEr
 }
 
 fn store(source: Source<'_>, text: &Placed<&str>, folder: &Path) -> Result<String, InventoryError> {
-    if text.value.starts_with("postgres:") || text.value.starts_with("postgresql:") {
-        // The URL is not repeated: it may have a password in it.
-        let message = "a PostgreSQL store is not in this version yet: use \"sqlite:PATH\"";
-        return Err(source.refuse_as(Code::NotInThisVersion, &text.span, message));
+    // What is wrong with it is not repeated: it may have a password in it.
+    if text.value.starts_with("postgres://") || text.value.starts_with("postgresql://") {
+        return Ok(text.value.to_owned());
     }
     match text.value.strip_prefix("sqlite:").filter(|path| !path.is_empty()) {
         Some(path) => Ok(format!("sqlite:{}", folder.join(path).display())),
-        None => {
-            let message = format!("store is {}: expected \"sqlite:PATH\"", shown(text.value));
-            Err(source.refuse(&text.span, message))
-        }
+        None => Err(source.refuse(&text.span, "store is neither \"sqlite:PATH\" nor \"postgres://...\"")),
     }
 }
 
@@ -191,6 +200,8 @@ mod tests {
         let text = r#"
             listen = "[::1]:5327"
             store = "sqlite:data/lab.db"
+            advertise = "ws://broker-1:5327"
+            term = "3s"
             inventory = "/etc/leasehold/lab.toml"
             restart_grace = "10m"
             retention = "30d"
@@ -218,6 +229,8 @@ mod tests {
             listen: Some("[::1]:5327".into()),
             store: Some("sqlite:/srv/data/lab.db".into()),
             inventory: Some("/etc/leasehold/lab.toml".into()),
+            advertise: Some("ws://broker-1:5327".into()),
+            term_ms: Some(3_000),
             restart_grace_ms: Some(600_000),
             retention_ms: Some(2_592_000_000),
             limits,
@@ -234,6 +247,15 @@ mod tests {
     }
 
     #[test]
+    fn a_database_is_kept_as_it_is_named_and_never_repeated() {
+        let url = "postgres://u:hunter2@db/x";
+        let config = read(&format!("store = \"{url}\""), "leasehold.toml").expect("reads");
+        assert_eq!(config.store.as_deref(), Some(url));
+        let error = read("store = \"postgres:u:hunter2@db/x\"", "leasehold.toml").expect_err("no URL");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+
+    #[test]
     fn every_mistake_is_named_with_its_place() {
         for (text, wrong, place) in [
             ("lisen = \"x\"", "unknown key \"lisen\" in the configuration", "1:1"),
@@ -244,8 +266,9 @@ mod tests {
             ("listen = \"::1:5327\"", "expected HOST:PORT", "1:10"),
             ("listen = \"a:70000\"", "expected HOST:PORT", "1:10"),
             ("listen = \"http://a:80\"", "expected HOST:PORT", "1:10"),
-            ("store = \"lab.db\"", "expected \"sqlite:PATH\"", "1:9"),
-            ("store = \"sqlite:\"", "expected \"sqlite:PATH\"", "1:9"),
+            ("store = \"lab.db\"", "neither \"sqlite:PATH\" nor", "1:9"),
+            ("store = \"sqlite:\"", "neither \"sqlite:PATH\" nor", "1:9"),
+            ("term = \"500ms\"", "from 1s to 1m", "1:8"),
             ("inventory = \"\"", "expected the path", "1:13"),
             ("restart_grace = \"2h\"", "from 0ms to 1h", "1:17"),
             ("retention = \"1h\"", "from 1d to 3653d", "1:13"),
@@ -268,11 +291,10 @@ mod tests {
         for (text, what) in [
             ("[tls]\ncert = \"x\"", "tls in the configuration is not in this version yet"),
             ("tokens = true", "tokens in the configuration is not in this version yet"),
-            ("store = \"postgres://u:hunter2@db/x\"", "a PostgreSQL store is not in this version yet"),
         ] {
             let error = read(text, "leasehold.toml").expect_err(text);
             assert_eq!(error.code, Code::NotInThisVersion, "{error}");
-            assert!(error.message.contains(what) && !error.message.contains("hunter2"), "{error}");
+            assert!(error.message.contains(what), "{error}");
         }
     }
 }

@@ -18,7 +18,9 @@ pub fn document() -> Value {
             "restart_grace" => duration("What a planned stop promises to those who renew."),
             "retention" => duration("How long the journal and ended leases are kept."),
             "listen" => text("HOST:PORT, such as 127.0.0.1:5327."),
-            "store" => text("sqlite:PATH; a relative path starts from this file's folder."),
+            "store" => text("sqlite:PATH, a relative path starts from this file's folder; or postgres://..."),
+            "advertise" => text("Where clients reach this broker, told by the others that share its store."),
+            "term" => duration("How long a leader is left alone that writes nothing, from 1s to 1m."),
             "inventory" => text("The inventory file; a relative path starts from this file's folder."),
             other => unreachable!("{other} is a key without a description here"),
         };

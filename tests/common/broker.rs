@@ -227,7 +227,7 @@ impl Broker {
 
 /// A port that the system gives to nobody who asks for any, bound and not listened on: a broker
 /// that names it gets it.
-fn reserve_port() -> (TcpSocket, u16) {
+pub fn reserve_port() -> (TcpSocket, u16) {
     let socket = TcpSocket::new_v4().expect("a socket can be made");
     socket.set_reuseaddr(true).expect("an option of TCP can be set");
     socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port is free");

@@ -229,6 +229,18 @@ impl Client {
         }
     }
 
+    /// The answer to what was asked before, where the broker may close instead: `None` then.
+    pub fn answer_or_close(&mut self, id: u64) -> Option<Result<Value, Value>> {
+        loop {
+            match self.hear(PATIENCE) {
+                Heard::Json(mut message) if message["id"] == json!(id) => return Some(outcome(&mut message)),
+                Heard::Json(message) => self.keep(message),
+                Heard::Closed(..) | Heard::Gone => return None,
+                Heard::Nothing => panic!("neither an answer nor a Close"),
+            }
+        }
+    }
+
     /// Sends any frame.
     pub fn send(&mut self, message: Message) -> Result<(), Error> {
         self.socket.send(message)

@@ -44,7 +44,7 @@ impl Inventory {
         let applied = match inventory.read().await {
             Ok(text) => {
                 inventory.text = Some(text.clone());
-                inventory.apply(text).await
+                inventory.apply(text, false).await
             }
             Err(error) => Err(error),
         };
@@ -56,6 +56,31 @@ impl Inventory {
                 Ok(inventory)
             }
         }
+    }
+
+    /// Fills an empty inventory, on a store that other brokers share: there it is changed by
+    /// `resource apply`, as the files of the brokers may differ. Says how things stand.
+    pub(super) async fn fill(path: &Path, handle: &Handle, trouble: watch::Sender<Trouble>) {
+        let inventory = Self { path: path.to_owned(), handle: handle.clone(), trouble, text: None };
+        if let Err(problem) = inventory.try_fill().await {
+            inventory.say(problem);
+        }
+    }
+
+    async fn try_fill(&self) -> Result<(), String> {
+        let text = self.read().await?;
+        let empty = self.is_empty().await.map_err(|failure| failure.message)?;
+        let file = self.path.display();
+        let changes = self.apply(text, !empty).await?.changes.len();
+        match (empty, changes) {
+            (true, changes) => say!("{file} applied to the empty inventory: {changes} changes"),
+            (false, 0) => {}
+            (false, changes) => say!(
+                "{file} differs from the inventory on the shared store ({changes} changes) and is left alone: \
+                 `leasehold resource apply {file} --prune` applies it"
+            ),
+        }
+        Ok(())
     }
 
     async fn read(&self) -> Result<String, String> {
@@ -100,7 +125,7 @@ impl Inventory {
 
     async fn apply_changed(&mut self, text: String) {
         self.text = Some(text.clone());
-        match self.apply(text).await {
+        match self.apply(text, false).await {
             Ok(info) => {
                 if !info.changes.is_empty() {
                     say!("{} applied: {} changes", self.path.display(), info.changes.len());
@@ -111,12 +136,12 @@ impl Inventory {
         }
     }
 
-    /// Makes the file's part of the inventory what it says.
-    async fn apply(&self, text: String) -> Result<ApplyInfo, String> {
+    /// Makes the file's part of the inventory what it says; `dry_run` tells only what would change.
+    async fn apply(&self, text: String, dry_run: bool) -> Result<ApplyInfo, String> {
         let name = self.path.display().to_string();
         let read = tokio::task::spawn_blocking(move || file::read(&text, &name)).await;
         let declared = read.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        let command = Command::Apply { declared: Arc::new(declared), prune: true, confirmed: false, dry_run: false };
+        let command = Command::Apply { declared: Arc::new(declared), prune: true, confirmed: false, dry_run };
         match self.handle.command(command).await {
             Ok(Told::Applied(info)) => Ok(info),
             Ok(_) => Err(format!("{}: the broker answered itself wrongly", self.path.display())),

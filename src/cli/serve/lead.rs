@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::inventory::Inventory;
 use super::options::Settings;
@@ -45,6 +45,10 @@ impl Lead {
             .map_err(|error| Failure::refused(error.to_string()))?;
         let (trouble, error) = watch::channel(None);
         let begun = match &settings.inventory {
+            Some(path) if process.sight.is_some() => {
+                Inventory::fill(path, &handle, trouble).await;
+                None
+            }
             Some(path) => Some(Inventory::begin(path, &handle, trouble).await?),
             None => None,
         };
@@ -68,15 +72,29 @@ impl Lead {
         Ok(format!("{resources} in {pools}{from}; {leases} held"))
     }
 
-    /// Waits for the engine's end, which nobody asked for.
-    pub(super) async fn ended(&mut self) -> Failure {
-        let ended = (&mut self.engine).await;
-        let why = ended.map_or_else(|error| format!(": {error}"), |ended| format!(": {ended:?}"));
-        Failure::refused(format!("the engine ended{why}: start the broker again, it loses nothing"))
+    /// Waits for the engine's end, and says how it ended.
+    ///
+    /// # Errors
+    /// When it ended by an error of its own.
+    pub(super) async fn ended(&mut self) -> Result<Ended, JoinError> {
+        (&mut self.engine).await
+    }
+
+    /// Gives the lead up at once: nothing more is answered, and another may take it.
+    pub(super) async fn hand_over(&mut self) {
+        self.handle.hand_over();
+        // How it ended changes nothing: what was not given up is left to its term.
+        let _ = (&mut self.engine).await;
+    }
+
+    /// Closes everything that is served by this lead.
+    pub(super) fn close(mut self) {
+        self.unfollow();
+        self.shared.closing.cancel();
     }
 
     /// The planned stop: no grants, everybody renews and is promised longer, then goodbye.
-    pub(super) async fn wind_down(&mut self, restart_grace_ms: u64, serving: JoinHandle<()>) {
+    pub(super) async fn wind_down(&mut self, restart_grace_ms: u64, serving: &mut Serving) {
         self.unfollow();
         let grace = show_duration_ms(restart_grace_ms);
         say!("stopping: no more grants; sessions that renew now keep their leases for {grace}");
@@ -91,19 +109,26 @@ impl Lead {
         let _ = tokio::time::timeout(GOODBYE, engine).await;
     }
 
-    fn unfollow(&mut self) {
+    /// Leaves the inventory file alone from here on.
+    pub(super) fn unfollow(&mut self) {
         if let Some(following) = self.following.take() {
             following.abort();
         }
     }
 }
 
+/// The task that accepts connections, until it was waited for.
+pub(super) type Serving = Option<JoinHandle<()>>;
+
 /// Says goodbye to everybody who is connected.
-pub(super) async fn goodbye(process: &Process, serving: JoinHandle<()>) {
+pub(super) async fn goodbye(process: &Process, serving: &mut Serving) {
     process.closing.cancel();
+    let serving = serving.take();
     let goodbye = async {
-        // Fails only where a task panicked, which has been said.
-        let _ = serving.await;
+        if let Some(serving) = serving {
+            // Fails only where a task panicked, which has been said.
+            let _ = serving.await;
+        }
         process.tasks.wait().await;
     };
     // Whoever does not say goodbye in time is dropped; its session has its promise all the same.

@@ -1,7 +1,9 @@
 //! `leasehold serve`: the broker. The only place where store, engine and server meet.
 //!
 //! Everything that can be refused without touching the store is refused first, and then the port is
-//! taken, the store opened, the inventory applied, and only then is anybody served.
+//! taken. A broker with a file of its own opens it, applies the inventory, and only then serves
+//! anybody ([`lead`]); one that shares a database serves from the start, and leads when it can
+//! ([`member`]).
 
 /// Says something on stderr. Where that cannot be written to the broker goes on: `eprintln!` would
 /// end it.
@@ -14,6 +16,8 @@ macro_rules! say {
 
 mod inventory;
 mod lead;
+mod lookout;
+mod member;
 mod options;
 mod signals;
 
@@ -27,7 +31,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 
 use self::lead::Lead;
-use self::options::Settings;
+use self::options::{Settings, StoreAt};
 use self::signals::Signals;
 use super::exit_code::{self, Failure};
 use crate::server::front::{Front, Process};
@@ -47,10 +51,11 @@ pub struct ServeCommand {
     /// Where to listen; any address but loopback needs --insecure [default: 127.0.0.1:5327]
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
-    /// Where the data is: sqlite:PATH [default: leasehold.db in $STATE_DIRECTORY or $XDG_STATE_HOME/leasehold]
-    #[arg(long, value_name = "STORE")]
+    /// Where the data is: sqlite:PATH [default: leasehold.db in $STATE_DIRECTORY or $XDG_STATE_HOME/leasehold],
+    /// or postgres://USER@HOST:PORT/DATABASE, which several brokers may share (the password: PGPASSWORD or PGPASSFILE)
+    #[arg(long, value_name = "STORE", hide_env_values = true)]
     store: Option<String>,
-    /// The inventory file: applied now, and again when it changes
+    /// The inventory file: applied now, and again when it changes; on a shared store only while that is empty
     #[arg(long, value_name = "FILE")]
     inventory: Option<PathBuf>,
     /// A leasehold.toml; what is said on the command line goes before it
@@ -59,9 +64,12 @@ pub struct ServeCommand {
     /// Admit requests from anywhere, from anybody: there are no tokens yet
     #[arg(long)]
     insecure: bool,
-    /// The address that other brokers tell clients of (not in this version)
-    #[arg(long, value_name = "URL", hide = true)]
+    /// On a shared store: where clients reach this broker, told by the others [default: where it listens]
+    #[arg(long, value_name = "URL")]
     advertise: Option<String>,
+    /// On a shared store: how long a leader is left alone that writes nothing, 1s to 1m [default: 2s]
+    #[arg(long, value_name = "DURATION")]
+    term: Option<String>,
 }
 
 impl ServeCommand {
@@ -90,8 +98,13 @@ async fn serve(mut settings: Settings) -> Result<u8, Failure> {
     let listener = bind(settings.listen).await?;
     let address = listener.local_addr().map_err(|error| Failure::refused(error.to_string()))?;
     fit_files(&mut settings.server);
-    let store = Sqlite::open(&settings.store).await.map_err(|error| Failure::refused(error.to_string()))?;
-    alone(&settings, store, listener, address, signals).await
+    match &settings.store {
+        StoreAt::File(path) => {
+            let store = Sqlite::open(path).await.map_err(|error| Failure::refused(error.to_string()))?;
+            alone(&settings, store, listener, address, signals).await
+        }
+        StoreAt::Database(database) => member::serve(&settings, database, listener, address, signals).await,
+    }
 }
 
 /// Leads from the start to the end, on a store that is nobody else's.
@@ -108,15 +121,18 @@ async fn alone(
     say!("data in {}", process.store);
     say!("{}", lead.holdings().await?);
     warn_insecure(settings, address);
-    let serving = tokio::spawn(listen(listener, Arc::new(Front::new(process, routes))));
+    let mut serving = Some(tokio::spawn(listen(listener, Arc::new(Front::new(process, routes)))));
     // The last line: from here on connections are accepted.
     say!("listening on ws://{address}");
     tokio::select! {
         _ = signals.next() => {}
-        failure = lead.ended() => return Err(failure),
+        ended = lead.ended() => {
+            let why = ended.map_or_else(|error| format!(": {error}"), |ended| format!(": {ended:?}"));
+            return Err(Failure::refused(format!("the engine ended{why}: start the broker again, it loses nothing")));
+        }
     }
     tokio::select! {
-        () = lead.wind_down(settings.engine.restart_grace_ms, serving) => {}
+        () = lead.wind_down(settings.engine.restart_grace_ms, &mut serving) => {}
         number = signals.next() => return Ok(at_once(number)),
     }
     lead.end().await;

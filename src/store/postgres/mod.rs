@@ -42,6 +42,14 @@ use write::Texts;
 
 type Result<T> = std::result::Result<T, StoreError>;
 
+/// What people call the store at this URL: the URL without its password.
+///
+/// # Errors
+/// When it is no such URL; nothing of it is shown.
+pub fn name_of(url: &str) -> Result<String> {
+    Target::parse(url).map(|target| target.name().to_owned())
+}
+
 /// Beats in a term, of which all but one may be late.
 const BEATS_PER_TERM: u64 = 4;
 

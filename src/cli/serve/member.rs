@@ -1,0 +1,217 @@
+//! A broker among others on one database: it stands by, leads when the lead falls to it, and stands by
+//! again when it has lost it, on one listener all the while.
+//!
+//! ```text
+//!            the lead was taken                    another leads, or a term went by without a write
+//!  standby ─────────────────────▶ leading ─────────────────────────────────────────────▶ standby
+//!     │ SIGTERM                      │ SIGTERM
+//!     ▼                              ▼
+//!    gone       another stands by: hand over; nobody does: the planned stop, then give up
+//! ```
+//!
+//! Losing the lead never ends the process, nor does a database that is away.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::time::{sleep, timeout};
+
+use super::lead::{Lead, Serving, goodbye};
+use super::lookout::Lookout;
+use super::options::{Database, Settings};
+use super::signals::Signals;
+use super::{Failure, at_once, exit_code, warn_insecure};
+use crate::client::url::BaseUrl;
+use crate::clock::boot_now;
+use crate::engine::Ended;
+use crate::server::front::{Front, Process};
+use crate::server::http::standby;
+use crate::server::listen::listen;
+use crate::store::postgres::{Postgres, Step, Watch, name_of};
+use crate::units::show_duration_ms;
+
+/// How long a hand-over waits to see another lead, milliseconds: its clients are sent there then.
+const SUCCESSOR_WAIT_MS: u64 = 2_000;
+/// How often it looks for that.
+const SUCCESSOR_LOOK: Duration = Duration::from_millis(10);
+/// How long a broker that goes takes to tell the others.
+const LEAVE_WAIT: Duration = Duration::from_millis(500);
+/// How soon the row is looked at again after another was faster, milliseconds.
+const PASSED_MS: u64 = 20;
+
+/// A broker among others.
+struct Member<'s> {
+    settings: &'s Settings,
+    process: Arc<Process>,
+    front: Arc<Front>,
+    lookout: Lookout,
+    serving: Serving,
+}
+
+/// Serves on a database that brokers share until it is told to stop.
+pub(super) async fn serve(
+    settings: &Settings,
+    database: &Database,
+    listener: TcpListener,
+    address: SocketAddr,
+    mut signals: Signals,
+) -> Result<u8, Failure> {
+    let name = name_of(&database.url).map_err(|error| Failure::usage(error.to_string()))?;
+    let listens = BaseUrl::parse(&format!("ws://{address}")).map_err(|error| Failure::refused(error.to_string()))?;
+    let own = database.advertise.clone().unwrap_or(listens);
+    say!("data in {name}");
+    warn_insecure(settings, address);
+    let (lookout, sight) = Lookout::new(database, own.clone());
+    let process = Process::new(settings.server.clone(), settings.insecure, name, Some(sight));
+    let process = Arc::new(process);
+    let front = Arc::new(Front::new(process.clone(), standby::router(&process)));
+    let serving = Some(tokio::spawn(listen(listener, front.clone())));
+    say!("listening on ws://{address}, clients are sent to {own}");
+    let mut member = Member { settings, process, front, lookout, serving };
+    loop {
+        let Some(store) = member.stand_by(&mut signals).await? else { return Ok(member.leave().await) };
+        if let Some(code) = member.lead(store, &mut signals).await? {
+            return Ok(code);
+        }
+    }
+}
+
+impl Member<'_> {
+    /// Stands by until the lead falls to this process; `None` when it is told to stop.
+    async fn stand_by(&mut self, signals: &mut Signals) -> Result<Option<Postgres>, Failure> {
+        let mut watch = Watch::new(self.lookout.term_ms);
+        let mut told = false;
+        loop {
+            let looked = tokio::select! {
+                looked = self.lookout.look() => looked?,
+                _ = signals.next() => return Ok(None),
+            };
+            let step = looked.as_ref().map(|look| self.lookout.step(&mut watch, look));
+            let pause_ms = match step {
+                None => watch.look_ms(),
+                Some(Step::Wait { ms }) => {
+                    if !std::mem::replace(&mut told, true) {
+                        self.tell_standby();
+                    }
+                    ms
+                }
+                Some(Step::TakeOver { epoch, beat }) => match self.lookout.take(epoch, beat).await? {
+                    Some(store) => return Ok(Some(store)),
+                    None => PASSED_MS,
+                },
+            };
+            if told_to_stop_within(signals, pause_ms).await {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn tell_standby(&self) {
+        let leader = self.process.seen().and_then(|sight| sight.leader);
+        let leader = leader.map_or_else(|| "no broker leads yet".to_owned(), |leader| format!("{} leads", leader.url));
+        say!("standing by: {leader}");
+    }
+
+    /// Leads until that is over; answers the exit code when it is told to stop meanwhile.
+    async fn lead(&mut self, store: Postgres, signals: &mut Signals) -> Result<Option<u8>, Failure> {
+        let (mut lead, routes) = match Lead::begin(store, self.settings, &self.process).await {
+            Ok(begun) => begun,
+            Err(failure) => {
+                say!("the lead was taken, and the books cannot be: {failure}");
+                // Whoever else stands by may do better.
+                let stop = told_to_stop_within(signals, self.lookout.term_ms).await;
+                return if stop { Ok(Some(self.leave().await)) } else { Ok(None) };
+            }
+        };
+        self.front.turn(routes);
+        self.process.metrics.lead_taken();
+        self.lookout.leads(true);
+        if let Ok(holdings) = lead.holdings().await {
+            say!("leading: {holdings}");
+        }
+        let ended = tokio::select! {
+            ended = lead.ended() => Some(ended),
+            looked = self.lookout.keep_looking() => match looked {
+                Err(failure) => return Err(failure),
+            },
+            _ = signals.next() => None,
+        };
+        let Some(ended) = ended else { return Ok(Some(self.stop(lead, signals).await)) };
+        let ended = ended.map_err(|error| Failure::refused(format!("the engine ended: {error}")))?;
+        self.process.metrics.lead_lost();
+        self.lost(lead);
+        match ended {
+            Ended::Deposed { by: Some(by) } => say!("the lead is lost: {by} leads now"),
+            Ended::Deposed { by: None } => say!("the lead is lost: another broker leads now, or the lead is free"),
+            _ => {
+                let term = show_duration_ms(self.lookout.term_ms);
+                say!("the lead is lost: nothing could be written to the database for {term}");
+            }
+        }
+        Ok(None)
+    }
+
+    /// Serves as one that stands by, and closes what belonged to the lead.
+    fn lost(&mut self, lead: Lead) {
+        self.lookout.leads(false);
+        self.front.turn(standby::router(&self.process));
+        lead.close();
+    }
+
+    /// Stops as planned while leading: hands over to whoever stands by, and where nobody does lets
+    /// everybody take the longer promise.
+    async fn stop(&mut self, mut lead: Lead, signals: &mut Signals) -> u8 {
+        lead.unfollow();
+        let standbys = self.lookout.standbys().await;
+        let stopping = async {
+            if standbys > 0 {
+                self.hand_over(lead, standbys).await;
+            } else {
+                lead.wind_down(self.settings.engine.restart_grace_ms, &mut self.serving).await;
+                // The engine ends, and gives the lead up, when nobody is left to ask it anything.
+                self.front.turn(standby::router(&self.process));
+                lead.end().await;
+            }
+        };
+        tokio::select! {
+            () = stopping => {}
+            number = signals.next() => return at_once(number),
+        }
+        self.leave().await
+    }
+
+    async fn hand_over(&mut self, mut lead: Lead, standbys: usize) {
+        match standbys {
+            1 => say!("stopping: the lead goes to the broker that stands by"),
+            _ => say!("stopping: the lead goes to one of {standbys} brokers that stand by"),
+        }
+        lead.hand_over().await;
+        self.lost(lead);
+        let began = boot_now();
+        while boot_now().since(began) < SUCCESSOR_WAIT_MS {
+            // A store that cannot be used any more has no successor either.
+            let Ok(look) = self.lookout.look().await else { break };
+            if look.is_some_and(|look| look.seen.leader.is_some()) {
+                break;
+            }
+            sleep(SUCCESSOR_LOOK).await;
+        }
+    }
+
+    /// Ends as one that does not lead.
+    async fn leave(&mut self) -> u8 {
+        let _ = timeout(LEAVE_WAIT, self.lookout.leave()).await;
+        goodbye(&self.process, &mut self.serving).await;
+        say!("stopped");
+        exit_code::DONE
+    }
+}
+
+async fn told_to_stop_within(signals: &mut Signals, ms: u64) -> bool {
+    tokio::select! {
+        () = sleep(Duration::from_millis(ms)) => false,
+        _ = signals.next() => true,
+    }
+}

@@ -1,0 +1,82 @@
+//! The lead moves to another broker when its own is gone, and everything that was told goes with it.
+
+use leasehold::clock::boot_now;
+use leasehold::testing::postgres;
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use super::brokers::pair;
+use super::common::wait::{clock_reaches, until};
+use super::common::ws::Client;
+use super::{LAB, number, resume};
+
+/// The default term, milliseconds.
+const TERM_MS: u64 = 2_000;
+
+#[test]
+fn a_killed_leader_is_followed_with_leases_places_and_request_ids() {
+    let Some(server) = postgres::shared() else { return };
+    let (mut first, second) = pair(&server.database(), LAB);
+    let mut holder = Client::connect(first.port);
+    holder.open("holder");
+    let one = number(&holder.lease(&["phone,name=phone-1"])["lease"]);
+    let two = number(&holder.lease(&["phone,name=phone-2"])["lease"]);
+    let waiting: Vec<Client> = ["a", "b"]
+        .map(|owner| {
+            let mut client = Client::connect(first.port);
+            client.open(owner);
+            assert_eq!(client.acquire(&["phone"])["state"], "queued");
+            client
+        })
+        .into();
+    first.end(Signal::SIGKILL);
+    second.wait_leads();
+    assert_eq!(second.status()["epoch"], 2);
+
+    let mut holder = resume(second.port, &holder);
+    let held = &holder.opened["state"]["claims"];
+    assert_eq!((&held[0]["lease"]["lease"], &held[1]["lease"]["lease"]), (&json!(one), &json!(two)), "{held}");
+    // Asked twice, granted once.
+    let again = holder.call("lease.acquire", json!({ "request_id": 1, "needs": ["phone,name=phone-1"] }));
+    assert_eq!(again["lease"]["lease"], json!(one), "{again}");
+    let mut waiting: Vec<Client> = waiting.iter().map(|client| resume(second.port, client)).collect();
+    for (place, client) in waiting.iter().enumerate() {
+        assert_eq!(client.opened["state"]["claims"][0]["place"], place + 1, "{}", client.opened);
+    }
+    holder.release(one);
+    let granted = waiting[0].notice("lease.granted");
+    assert!(number(&granted["lease"]["fence"]) > two, "fences go on: {granted}");
+
+    first.start();
+    first.wait_follows(&second);
+}
+
+#[test]
+fn a_leader_that_was_frozen_steps_down_when_it_wakes_and_stands_by() {
+    let Some(server) = postgres::shared() else { return };
+    let (mut first, second) = pair(&server.database(), LAB);
+    let mut holder = Client::connect(first.port);
+    holder.open("holder");
+    let lease = number(&holder.lease(&["phone,name=phone-1"])["lease"]);
+    first.process().signal(Signal::SIGSTOP);
+    second.wait_leads();
+    clock_reaches(boot_now().plus(TERM_MS));
+    let resumed = resume(second.port, &holder);
+    assert_eq!(resumed.opened["state"]["claims"][0]["lease"]["lease"], json!(lease));
+    // What waits for it when it wakes is answered nothing that gives time.
+    let asked = holder.ask("session.renew", json!({}));
+    first.process().signal(Signal::SIGCONT);
+    first.wait_follows(&second);
+    assert!(first.said().contains("the lead is lost"), "{}", first.said());
+    let answer = holder.answer_or_close(asked);
+    assert!(answer.is_none(), "a broker that leads no more gave time: {answer:?}");
+    assert!(first.get("/metrics").body.contains("leasehold_leads_lost_total 1\n"));
+
+    // And back again.
+    let mut second = second;
+    second.end(Signal::SIGKILL);
+    first.wait_leads();
+    until("the session is known", || first.get("/v1/leases").body.contains("phone-1"));
+    let back = resume(first.port, &resumed);
+    assert_eq!(back.opened["state"]["claims"][0]["lease"]["lease"], json!(lease));
+}
