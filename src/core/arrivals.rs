@@ -117,7 +117,10 @@ impl Broker {
             return;
         }
         let lab_failed = outcome == Some(Outcome::Infra)
-            || matches!(end, LeaseEnd::SessionExpired | LeaseEnd::Dropped | LeaseEnd::SecretUnavailable { .. });
+            || matches!(
+                end,
+                LeaseEnd::SessionExpired | LeaseEnd::Dropped | LeaseEnd::SecretUnavailable { .. } | LeaseEnd::Moved
+            );
         if lab_failed {
             self.lab_failed(now, &lease.owner.name, &lease.spec, lease.claim);
         } else if outcome == Some(Outcome::Passed)

@@ -173,6 +173,7 @@ impl Broker {
                 Reply::Done
             }
             Command::Tick => Reply::Done,
+            Command::Move { from, last_lease } => self.move_store(now, from, last_lease),
             Command::OpenSession { owner, ttl, secret, kind } => self.open_session(now, owner, ttl, secret, kind),
             Command::SessionUp(session) => self.session_up(session),
             Command::SessionDown(session) => self.session_down(now, session),
@@ -283,10 +284,17 @@ impl Broker {
         self.events.push(event);
     }
 
-    /// Frees the picks of a lease that is over, and does what waited for that.
-    pub(super) fn freed(&mut self, now: LabTime, lease: &Lease, resources: impl IntoIterator<Item = ResourceId>) {
+    /// Frees the picks of a lease that is over, and does what waited for that. They go to nobody for
+    /// `kept_ms`, or for as long as their pool says where that is longer.
+    pub(super) fn freed(
+        &mut self,
+        now: LabTime,
+        lease: &Lease,
+        resources: impl IntoIterator<Item = ResourceId>,
+        kept_ms: u64,
+    ) {
         for resource in resources {
-            self.cool(now, lease, resource);
+            self.cool(now, lease, resource, kept_ms);
             self.selections.restand(&self.state, resource);
             self.touch_resource(resource, false);
             for event in super::apply::due_pending(&self.state, resource) {
@@ -295,9 +303,9 @@ impl Broker {
         }
     }
 
-    /// What the lease gave back of the resource goes to nobody for as long as its pool says.
-    fn cool(&mut self, now: LabTime, lease: &Lease, resource: ResourceId) {
+    fn cool(&mut self, now: LabTime, lease: &Lease, resource: ResourceId, kept_ms: u64) {
         let cooldown_ms = self.pool(&self.state.resource(resource).spec.pool).map_or(0, |pool| pool.cooldown_ms);
+        let cooldown_ms = cooldown_ms.max(kept_ms);
         if cooldown_ms > 0 {
             let slots = lease.picks.iter().filter(|pick| pick.resource == resource).map(|pick| pick.slots).sum();
             let cooling = Cooling { until: now.plus(cooldown_ms), slots };

@@ -64,6 +64,14 @@ pub enum Command {
     StoreWorks(bool),
     /// Lab time has come to a deadline.
     Tick,
+    /// The books are a copy that is put into use: every session of theirs ends, and fences are given
+    /// far above those that the original may give. Answers [`Reply::Done`].
+    Move {
+        /// What people call the store that stays behind.
+        from: Arc<str>,
+        /// The highest fence known to have been given by any store of this lab.
+        last_lease: u64,
+    },
     /// Open a session. Answers [`Reply::Opened`].
     OpenSession {
         /// Who it acts for.

@@ -24,6 +24,16 @@ pub enum Event {
         /// Grows by one with each start of the store's life.
         term: u64,
     },
+    /// The books were copied to another store, or restored from a backup, and are in use there from
+    /// here on. The sessions that came along end after this, as their clients belong to the store
+    /// that stays behind.
+    StoreMoved {
+        /// What people call the store they come from.
+        from: Arc<str>,
+        /// Fences are given above this one: those that the store left behind may still give, or gave
+        /// after the backup, are below.
+        last_lease: u64,
+    },
     /// A pool is new or has another policy.
     PoolSet {
         /// All of it.
@@ -254,6 +264,7 @@ impl Event {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::BrokerStarted { .. } => "broker_started",
+            Self::StoreMoved { .. } => "store_moved",
             Self::PoolSet { .. } => "pool_set",
             Self::PoolRemoved { .. } => "pool_removed",
             Self::ResourceAdded { .. } => "resource_added",

@@ -65,6 +65,28 @@ impl Witness {
         Ok(())
     }
 
+    /// The books that the events seen give.
+    #[must_use]
+    pub const fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Whether an event may be shown to [`Self::see`]: one that a damaged journal tells may not.
+    ///
+    /// # Errors
+    /// In words, what it speaks of that the books know otherwise.
+    pub fn fits(&self, at: LabTime, event: &Event) -> Result<(), String> {
+        self.state.fits(at, event)
+    }
+
+    /// Whether the books say alike what they say twice.
+    ///
+    /// # Errors
+    /// The promise that is broken, and how.
+    pub fn agrees_with_itself(&self) -> Result<(), String> {
+        books(&self.state)
+    }
+
     /// Whether the events alone give the books that made them.
     ///
     /// # Errors

@@ -78,6 +78,8 @@ pub enum LeaseEnd {
         /// Which resource.
         resource: ResourceName,
     },
+    /// The books were copied or restored, and its session stayed behind.
+    Moved,
 }
 
 /// An end that waits for its holder: the resources go to nobody before the holder has released,

@@ -81,6 +81,9 @@ pub const RETRIES_CARRIED_MAX: u32 = 5;
 pub const RETRY_WORK_BYTES_MAX: usize = 512;
 /// The largest fence, and the largest whole number a JSON reader must be trusted with.
 pub const FENCE_MAX: u64 = (1 << 53) - 1;
+/// By how much copying or restoring a store raises its fences: more than the original gives before
+/// somebody notices that there are two.
+pub const FENCES_SKIPPED: u64 = 1 << 32;
 /// Interned selections without a waiting claim that a pool keeps for the next claim alike.
 pub const IDLE_SELECTIONS_MAX: usize = 64;
 
@@ -102,6 +105,7 @@ impl Default for Limits {
 }
 
 const _: () = assert!(NEEDS_PER_CLAIM_MAX <= PICKS_PER_CLAIM_MAX);
+const _: () = assert!(FENCES_SKIPPED < FENCE_MAX);
 const _: () = assert!(TTL_MS_MIN < TTL_MS_DEFAULT && TTL_MS_DEFAULT < TTL_MS_MAX);
 const _: () = assert!(TTL_MS_HTTP_DEFAULT <= TTL_MS_MAX);
 const _: () = assert!(CEL_BYTES_MAX < NEED_BYTES_MAX);

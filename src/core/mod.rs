@@ -19,6 +19,7 @@ pub mod command;
 mod decide;
 pub mod eta;
 pub mod event;
+mod fits;
 mod flow;
 pub mod fold;
 pub mod invariants;

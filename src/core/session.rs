@@ -45,6 +45,8 @@ pub enum SessionEnd {
         /// Who.
         by: Arc<str>,
     },
+    /// The books were copied or restored, and it belongs to the store that stayed behind.
+    Moved,
 }
 
 /// How a request ended, as far as a repeat of it must be answered.

@@ -180,6 +180,7 @@ impl State {
         self.lab.now = at;
         match event {
             Event::BrokerStarted { term } => self.lab.term = *term,
+            Event::StoreMoved { last_lease, .. } => self.raise_fence(*last_lease),
             Event::PoolSet { pool, origin } => self.set_pool(pool, *origin),
             Event::PoolRemoved { pool } => {
                 let gone = self.pools.remove(pool);
@@ -247,13 +248,7 @@ impl State {
             }
             Event::RequestsForgotten { session, up_to } => self.forget_requests(*session, *up_to),
             Event::LeaseGranted { lease } => {
-                assert!(
-                    lease.id.0 > self.lab.last_lease,
-                    "fence {} was granted after {}",
-                    lease.id,
-                    self.lab.last_lease
-                );
-                self.lab.last_lease = lease.id.0;
+                self.raise_fence(lease.id.0);
                 self.lab.last_claim = self.lab.last_claim.max(lease.claim.0);
                 self.remove_claim(lease.claim);
                 self.add_lease(lease);
@@ -386,6 +381,11 @@ impl State {
     #[must_use]
     pub fn pools_of(claim: &Claim) -> BTreeSet<&Key> {
         claim.spec.needs.iter().map(|need| &need.pool).collect()
+    }
+
+    fn raise_fence(&mut self, fence: u64) {
+        assert!(fence > self.lab.last_lease, "fence {fence} was given after {}", self.lab.last_lease);
+        self.lab.last_lease = fence;
     }
 
     fn pool_record(&self, key: Key) -> (Key, Option<PoolRecord>) {

@@ -22,6 +22,7 @@ pub fn names(event: &Event) -> Names {
     let none = Names::default();
     match event {
         Event::BrokerStarted { .. }
+        | Event::StoreMoved { .. }
         | Event::PoolSet { .. }
         | Event::PoolRemoved { .. }
         | Event::KeyedForgotten { .. } => none,

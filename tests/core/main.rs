@@ -11,6 +11,7 @@ mod impossible;
 mod inventory;
 mod keyed;
 mod limits;
+mod moving;
 mod order;
 mod pins;
 mod random;

@@ -437,6 +437,7 @@ impl Script {
                     SessionEnd::Closed => format!("{} closed", actor(session)),
                     SessionEnd::Expired => format!("{} expired", actor(session)),
                     SessionEnd::Kicked { by } => format!("{} kicked by {by}", actor(session)),
+                    SessionEnd::Moved => format!("{} stayed behind", actor(session)),
                 },
                 Event::ResourceRemoved { resource } if !matches!(reply, Reply::Applied { .. }) => {
                     format!("{} removed", self.names[resource])
@@ -493,5 +494,6 @@ fn lease_end(end: &LeaseEnd) -> String {
         }
         LeaseEnd::Kicked { by } => format!("kicked by {by}"),
         LeaseEnd::SecretUnavailable { resource } => format!("secret unavailable: {resource}"),
+        LeaseEnd::Moved => "moved".to_owned(),
     }
 }

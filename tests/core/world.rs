@@ -57,6 +57,9 @@ impl World {
         let reply = self.broker.decide(self.now, command);
         let (events, _) = self.broker.take_batch();
         for event in &events {
+            if let Err(odd) = self.witness.fits(self.now, event) {
+                panic!("what was just decided does not fit: {odd}\nat {event:?}\nafter {:#?}", self.history);
+            }
             if let Err(broken) = self.witness.see(self.now, event) {
                 panic!("{broken}\nat {event:?}\nafter {:#?}", self.history);
             }
@@ -77,6 +80,13 @@ impl World {
         let tables = self.broker.state().tables();
         self.broker = Broker::new(&tables, self.limits.clone()).expect("its own tables");
         self.decide(Command::Start).1
+    }
+
+    /// The books are copied, and the copy is put into use.
+    pub fn move_away(&mut self) -> Vec<Event> {
+        let tables = self.broker.state().tables();
+        self.broker = Broker::new(&tables, self.limits.clone()).expect("its own tables");
+        self.decide(Command::Move { from: "elsewhere".into(), last_lease: 0 }).1
     }
 }
 

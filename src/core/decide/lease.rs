@@ -155,19 +155,26 @@ impl Broker {
     /// Ends a lease: its resources are free, and its session too if it was only there for this.
     pub(in crate::core) fn finish_lease(&mut self, now: LabTime, id: LeaseId, end: LeaseEnd, outcome: Option<Outcome>) {
         let session = self.state.lease(id).session;
-        self.give_back(now, id, end, outcome);
+        self.give_back(now, id, end, outcome, 0);
         self.request_ended(now, session);
     }
 
-    /// Ends a lease and leaves its session as it is.
-    pub(in crate::core) fn give_back(&mut self, now: LabTime, id: LeaseId, end: LeaseEnd, outcome: Option<Outcome>) {
+    /// Ends a lease and leaves its session as it is. What it had goes to nobody for `kept_ms`.
+    pub(in crate::core) fn give_back(
+        &mut self,
+        now: LabTime,
+        id: LeaseId,
+        end: LeaseEnd,
+        outcome: Option<Outcome>,
+        kept_ms: u64,
+    ) {
         let lease = self.state.lease(id).clone();
         self.work_ended(now, &lease, &end, outcome);
         self.holds.note_lease(&lease, now);
         self.emit(now, Event::LeaseEnded { lease: id, session: lease.session, end, outcome });
         let held = lease.picks.iter().map(|pick| pick.resource).filter(|held| !lease.freed.contains(held));
         let held: std::collections::BTreeSet<ResourceId> = held.collect();
-        self.freed(now, &lease, held);
+        self.freed(now, &lease, held, kept_ms);
     }
 
     /// A request of the session ended: forgets the oldest ended ones, and ends a session that was

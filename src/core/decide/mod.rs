@@ -5,6 +5,7 @@ mod claim;
 mod inventory;
 mod keyed;
 mod lease;
+mod moving;
 mod session;
 mod words;
 

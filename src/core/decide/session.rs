@@ -79,7 +79,7 @@ impl Broker {
                 self.emit(now, Event::LeaseEnding { lease: lease.id, ending });
             }
             self.emit(now, Event::PicksFreed { lease: lease.id, resources: at_once.clone() });
-            self.freed(now, &lease, at_once);
+            self.freed(now, &lease, at_once, 0);
         }
         Reply::Done
     }
@@ -106,9 +106,12 @@ impl Broker {
             SessionEnd::Closed => LeaseEnd::SessionClosed,
             SessionEnd::Expired => LeaseEnd::SessionExpired,
             SessionEnd::Kicked { by } => LeaseEnd::Kicked { by: by.clone() },
+            SessionEnd::Moved => LeaseEnd::Moved,
         };
+        let lost = matches!(end, SessionEnd::Expired | SessionEnd::Moved);
+        let kept_ms = if end == SessionEnd::Moved { self.promised_ms(session) } else { 0 };
         for claim in self.claims_of(session) {
-            if let (SessionEnd::Expired, Some(lost)) = (&end, self.state.claims.get(&claim).cloned()) {
+            if let (true, Some(lost)) = (lost, self.state.claims.get(&claim).cloned()) {
                 self.lab_failed(now, &lost.owner.name, &lost.spec, claim);
             }
             self.withdraw(now, claim, ClaimEnd::SessionEnded);
@@ -116,7 +119,7 @@ impl Broker {
         for lease in self.leases_of(session) {
             // One that was ending already ends for that reason: the session's end only hastens it.
             let why = self.state.lease(lease).ending.as_ref().map_or_else(|| why.clone(), |ending| ending.why.clone());
-            self.give_back(now, lease, why, None);
+            self.give_back(now, lease, why, None, kept_ms);
         }
         self.drop_session(now, session, end);
         Reply::Done
@@ -160,6 +163,12 @@ impl Broker {
             self.emit(now, Event::SessionPromised { session, promise_ms });
         }
         Reply::Done
+    }
+
+    /// For how long after it was last heard of at most its client may use what it holds, milliseconds.
+    fn promised_ms(&self, session: SessionId) -> u64 {
+        let known = self.state.sessions.get(&session);
+        known.map_or(0, |known| known.promise_ms.map_or(known.ttl_ms, |promise_ms| promise_ms.max(known.ttl_ms)))
     }
 
     fn claims_of(&self, session: SessionId) -> Vec<ClaimId> {

@@ -289,6 +289,9 @@ pub fn lease_end_words(end: &LeaseEnd) -> (String, String) {
         LeaseEnd::SecretUnavailable { resource } => {
             ("secret_unavailable", format!("a secret of {resource} could not be read; {resource} is quarantined"))
         }
+        LeaseEnd::Moved => {
+            ("moved", "the broker's data was copied or restored, and its session stayed behind".to_owned())
+        }
     };
     (why.to_owned(), message)
 }

@@ -236,6 +236,9 @@ pub fn every_event() -> Vec<Event> {
         Event::ResourceCooled { resource },
         Event::ArrivalNoted { arrival: arrival(8) },
         Event::ArrivalForgotten { claim: ClaimId(9) },
+        Event::StoreMoved { from: "sqlite:/var/lib/lab.db".into(), last_lease: 1 << 33 },
+        Event::LeaseEnded { lease: LeaseId(9), session: SessionId(3), end: LeaseEnd::Moved, outcome: None },
+        Event::SessionEnded { session: SessionId(3), end: SessionEnd::Moved },
     ]
 }
 
