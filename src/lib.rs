@@ -7,6 +7,7 @@
 //! - [`protocol`]: the messages of `leasehold.v1`, shared by both ends.
 //! - [`inventory`]: the inventory file and `leasehold.toml`, read into the core's words.
 //! - [`store`]: the journal and the tables beside it.
+//! - [`archive`]: whole stores: checking one, putting a copy of one into use.
 //! - [`engine`]: the single writer: takes inputs, commits, and only then tells.
 //! - [`server`]: WebSocket and HTTP in front of the engine.
 //! - [`client`]: connect, resume, self-fence; builds without the rest.
@@ -19,6 +20,8 @@ pub mod core;
 pub mod protocol;
 pub mod units;
 
+#[cfg(feature = "server")]
+pub mod archive;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "server")]

@@ -88,6 +88,13 @@ const LAYERS: &[Layer] = &[
         why: "a store keeps what the core decided; it knows nobody who asks",
     },
     Layer {
+        folder: "archive",
+        modules: &["archive", "core", "store", "units", "clock"],
+        never: &["axum", "tungstenite", "tokio_tungstenite", "sqlx"],
+        crates: None,
+        why: "a store is proved and copied by what all stores have in common",
+    },
+    Layer {
         folder: "engine",
         modules: &["engine", "core", "store", "protocol", "inventory", "units", "clock"],
         never: &["axum", "tungstenite", "tokio_tungstenite", "sqlx"],

@@ -25,6 +25,25 @@ pub enum StoreError {
         /// The newest that this binary knows.
         known: i64,
     },
+    /// The store was written by an older version, and was to be read as it is.
+    TooOld {
+        /// The version found.
+        found: i64,
+        /// The version that this binary reads.
+        known: i64,
+    },
+    /// There is no store of this name.
+    Missing {
+        /// What people call it.
+        name: String,
+    },
+    /// There is something where an empty store was expected.
+    NotEmpty {
+        /// What people call it.
+        name: String,
+    },
+    /// A backup was to be served.
+    Backup,
     /// Another broker has it open.
     Locked {
         /// The lock file.
@@ -53,6 +72,17 @@ impl fmt::Display for StoreError {
                 f,
                 "the store has version {found}, and this leasehold knows versions up to {known}: \
                  use the newer leasehold that wrote it"
+            ),
+            Self::TooOld { found, known } => write!(
+                f,
+                "the store has version {found}, and this leasehold reads version {known}: a broker brings it up to \
+                 that when it starts on it"
+            ),
+            Self::Missing { name } => write!(f, "there is no store {name}"),
+            Self::NotEmpty { name } => write!(f, "there is a store {name} already, and it is not empty"),
+            Self::Backup => f.write_str(
+                "it is a backup, and a broker on it would give fences that were given before: put it into use with \
+                 `leasehold store restore`",
             ),
             Self::Locked { path } => {
                 write!(

@@ -13,12 +13,13 @@
 //! the store's own business, before it is given to an engine; from then on every write is made only
 //! while this process leads, and answers [`StoreError::Deposed`] once another does.
 
+pub mod archive;
 #[cfg(test)]
 mod contract;
 mod error;
 #[cfg(any(test, feature = "testing"))]
 pub mod faulty;
-mod names;
+pub mod names;
 pub mod postgres;
 pub mod sqlite;
 

@@ -8,10 +8,13 @@
 //! Once a commit has failed, whether it is there is unknown to every connection of this process:
 //! nothing more is written before [`Store::reopen`] has closed them all and looked.
 
+mod backup;
 mod prune;
 mod read;
 mod rows;
 mod schema;
+mod snapshot;
+mod target;
 mod write;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
@@ -26,7 +29,10 @@ use sqlx::{ConnectOptions, Connection, Row, SqliteConnection, SqlitePool};
 use super::{Store, StoreError};
 use crate::core::tables::{Batch, Tables};
 use crate::core::types::LabTime;
+pub use backup::backup;
 pub use read::SqliteReader;
+pub use snapshot::SqliteSnapshot;
+pub use target::{Replace, SqliteTarget};
 use write::Texts;
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -192,23 +198,39 @@ fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(doing: &'static str
 /// Makes the file and its folders; answers its one true path, so that two ways to it meet in one
 /// lock. SQLite gives the files beside it the same permissions.
 fn prepare_file(path: &Path) -> std::io::Result<PathBuf> {
-    let folders = || path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty());
-    let missing: Vec<&Path> = folders().take_while(|folder| !folder.exists()).collect();
-    if let Some(parent) = folders().next() {
-        DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
-    }
-    OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+    let path = prepare_folder(path)?;
+    OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
     let path = fs::canonicalize(path)?;
-    // The names of folders just made are durable once the folder around each is.
-    for folder in path.ancestors().skip(1).take(missing.len() + 1) {
-        File::open(folder)?.sync_all()?;
-    }
+    sync_folder(&path)?;
     Ok(path)
 }
 
-fn take_lock(path: &Path) -> Result<File> {
+/// Makes the folders of a file, for this user alone; answers its one true path, as far as it is there.
+fn prepare_folder(path: &Path) -> std::io::Result<PathBuf> {
+    let Some(name) = path.file_name() else {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it names no file"));
+    };
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let missing = folder.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists()).count();
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    let folder = fs::canonicalize(folder)?;
+    // The names of folders just made are durable once the folder around each is.
+    for folder in folder.ancestors().skip(1).take(missing) {
+        File::open(folder)?.sync_all()?;
+    }
+    let path = folder.join(name);
+    if path.try_exists()? { fs::canonicalize(path) } else { Ok(path) }
+}
+
+/// The path with something more at its end.
+fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
+    name.push(end);
+    PathBuf::from(name)
+}
+
+fn take_lock(path: &Path) -> Result<File> {
+    let name = beside(path, ".lock");
     let doing = "lock the store";
     let lock = OpenOptions::new().append(true).create(true).mode(0o600).open(&name).map_err(failed(doing))?;
     match lock.try_lock() {

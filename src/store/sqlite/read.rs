@@ -157,18 +157,18 @@ async fn all<T>(
     Ok(found)
 }
 
-fn column<'r, T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(
+pub(super) fn column<'r, T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>>(
     row: &'r SqliteRow,
     index: usize,
 ) -> Result<T> {
     row.try_get(index).map_err(failed("read a column of the store"))
 }
 
-fn number(row: &SqliteRow, index: usize) -> Result<u64> {
+pub(super) fn number(row: &SqliteRow, index: usize) -> Result<u64> {
     column::<i64>(row, index).map(i64::cast_unsigned)
 }
 
-fn text(row: &SqliteRow, index: usize) -> Result<&str> {
+pub(super) fn text(row: &SqliteRow, index: usize) -> Result<&str> {
     column(row, index)
 }
 

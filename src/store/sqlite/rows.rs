@@ -86,6 +86,11 @@ impl Row<'_> {
         self.bytes.extend_from_slice(digits.as_bytes());
     }
 
+    /// A number that has a sign.
+    pub fn signed(&mut self, number: i64) {
+        self.number(number.cast_unsigned());
+    }
+
     /// A number or NULL.
     pub fn optional(&mut self, number: Option<u64>) {
         match number {

@@ -8,9 +8,6 @@ use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
 use super::{Result, failed};
 use crate::store::StoreError;
 
-/// In the file's header, so that no other program's file is taken for a store: `lhld`.
-const APPLICATION_ID: i64 = 0x6C68_6C64;
-
 /// Every version's statements; the first makes version 1.
 const MIGRATIONS: &[&str] = &[
     include_str!("../../../schema/sqlite/0001_first.sql"),
@@ -21,8 +18,36 @@ const MIGRATIONS: &[&str] = &[
 /// The version that this binary writes.
 pub const VERSION: i64 = MIGRATIONS.len() as i64;
 
-/// Reads the file's version, 0 when it is empty; refuses what is newer or not a store.
-pub async fn version(connection: &mut SqliteConnection) -> Result<i64> {
+/// What a file is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A broker's.
+    Store,
+    /// To be restored from: no broker serves it, as it would give fences that the original gave.
+    Backup,
+}
+
+impl Kind {
+    /// In the file's header, so that no other program's file is taken for ours: `lhld`, `lhlb`.
+    const fn application_id(self) -> i64 {
+        match self {
+            Self::Store => 0x6C68_6C64,
+            Self::Backup => 0x6C68_6C62,
+        }
+    }
+}
+
+/// What a file was found to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its version, 0 where it is empty.
+    pub version: i64,
+    /// What for.
+    pub kind: Kind,
+}
+
+/// Reads what the file is; refuses what is newer or not ours.
+pub async fn look(connection: &mut SqliteConnection) -> Result<Found> {
     const ASK: &str = "SELECT (SELECT user_version FROM pragma_user_version), \
         (SELECT application_id FROM pragma_application_id), (SELECT count(*) FROM sqlite_schema)";
     let doing = "read the store's version";
@@ -31,15 +56,35 @@ pub async fn version(connection: &mut SqliteConnection) -> Result<i64> {
     for (index, number) in numbers.iter_mut().enumerate() {
         *number = row.try_get(index).map_err(failed(doing))?;
     }
-    let [found, application, objects] = numbers;
-    if application != APPLICATION_ID && (objects > 0 || found != 0) {
-        let what = "the file is another program's database; give --store a path of its own";
-        return Err(failed("open the store")(what));
+    let [version, application, objects] = numbers;
+    let kind = [Kind::Store, Kind::Backup].into_iter().find(|kind| kind.application_id() == application);
+    let kind = match kind {
+        Some(kind) => kind,
+        None if objects > 0 || version != 0 => {
+            let what = "the file is another program's database; give --store a path of its own";
+            return Err(failed("open the store")(what));
+        }
+        None => Kind::Store,
+    };
+    if version > VERSION {
+        return Err(StoreError::TooNew { found: version, known: VERSION });
     }
-    if found > VERSION {
-        return Err(StoreError::TooNew { found, known: VERSION });
+    Ok(Found { version, kind })
+}
+
+/// Reads the version of a file that a broker is to serve, 0 when it is empty.
+pub async fn version(connection: &mut SqliteConnection) -> Result<i64> {
+    match look(connection).await? {
+        Found { version, kind: Kind::Store } => Ok(version),
+        Found { kind: Kind::Backup, .. } => Err(StoreError::Backup),
     }
-    Ok(found)
+}
+
+/// Says in the file's header what it is for.
+pub async fn mark(connection: &mut SqliteConnection, kind: Kind) -> Result<()> {
+    let mark = format!("PRAGMA application_id = {}", kind.application_id());
+    sqlx::raw_sql(AssertSqlSafe(mark)).execute(connection).await.map_err(failed("mark the store's file"))?;
+    Ok(())
 }
 
 /// Applies the versions that `found` lacks, in one transaction.
@@ -54,7 +99,8 @@ pub async fn migrate(connection: &mut SqliteConnection, found: i64) -> Result<()
     for statements in missing {
         sqlx::raw_sql(*statements).execute(&mut *transaction).await.map_err(failed(doing))?;
     }
-    let mark = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {VERSION}");
-    sqlx::raw_sql(AssertSqlSafe(mark)).execute(&mut *transaction).await.map_err(failed(doing))?;
+    let version = format!("PRAGMA user_version = {VERSION}");
+    sqlx::raw_sql(AssertSqlSafe(version)).execute(&mut *transaction).await.map_err(failed(doing))?;
+    mark(&mut transaction, Kind::Store).await?;
     transaction.commit().await.map_err(failed(doing))
 }
