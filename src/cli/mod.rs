@@ -30,6 +30,7 @@ mod resource;
 mod serve;
 mod session;
 mod status;
+mod store;
 mod why;
 mod words;
 
@@ -85,6 +86,7 @@ pub enum Command {
     Serve(serve::ServeCommand),
     Session(session::SessionCommand),
     Status(status::StatusCommand),
+    Store(store::StoreCommand),
     Why(why::WhyCommand),
     /// Watch over the command of a `run`
     #[command(name = "__guard", hide = true)]
@@ -128,6 +130,7 @@ impl Command {
             Self::Serve(command) => command.execute(),
             Self::Session(command) => command.execute(globals),
             Self::Status(command) => command.execute(globals),
+            Self::Store(command) => command.execute(),
             Self::Why(command) => command.execute(globals),
             Self::Guard(command) => command.execute(),
         }

@@ -52,7 +52,7 @@ fn every_command_has_help_that_says_what_it_does() {
         assert!(help.lines().next().is_some_and(|first| first.len() > 15), "{line}: {help}");
     }
     let help = alone("--help").exits(0).stdout;
-    for name in ["resource", "lease", "queue", "session", "why", "events", "status", "bench"] {
+    for name in ["resource", "lease", "queue", "session", "why", "events", "status", "store", "bench"] {
         let line = help.lines().find(|line| line.trim_start().starts_with(&format!("{name} ")));
         assert!(line.is_some_and(|line| line.trim().len() > name.len() + 10), "{name} is not told in\n{help}");
     }

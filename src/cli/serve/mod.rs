@@ -18,7 +18,7 @@ mod inventory;
 mod lead;
 mod lookout;
 mod member;
-mod options;
+pub(super) mod options;
 mod signals;
 
 use std::io::IsTerminal;

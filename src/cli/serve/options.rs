@@ -129,7 +129,7 @@ fn store(
 ) -> Result<StoreAt, Failure> {
     let url = named.as_deref().filter(|named| is_database(named));
     let Some(url) = url else {
-        let path = file(named)?;
+        let path = file("--store", named)?;
         for (flag, given) in [("--advertise", advertise.is_some()), ("--term", term_ms.is_some())] {
             if given {
                 return Err(Failure::usage(format!(
@@ -152,17 +152,21 @@ fn store(
     Ok(StoreAt::Database(Database { url: url.to_owned(), advertise, term_ms: term_ms.unwrap_or(TERM_MS_DEFAULT) }))
 }
 
-fn is_database(named: &str) -> bool {
+/// Whether what an option names is a database, not a file.
+pub(in crate::cli) fn is_database(named: &str) -> bool {
     named.starts_with("postgres://") || named.starts_with("postgresql://")
 }
 
-fn file(named: Option<String>) -> Result<PathBuf, Failure> {
+/// The file that an option names, or where data is kept when nobody says.
+pub(in crate::cli) fn file(option: &str, named: Option<String>) -> Result<PathBuf, Failure> {
     let Some(named) = named else { return default_store() };
     match named.strip_prefix("sqlite:").map(|path| path.trim_start_matches("//")) {
         Some(path) if !path.is_empty() && !named.starts_with("sqlite:///") => Ok(PathBuf::from(path)),
         Some(path) if !path.is_empty() => Ok(PathBuf::from(format!("/{}", path.trim_start_matches('/')))),
         // Not repeated: something close to a database's URL may have a password in it.
-        _ => Err(Failure::usage("--store names no store: expected sqlite:PATH, or postgres://USER@HOST:PORT/DATABASE")),
+        _ => Err(Failure::usage(format!(
+            "{option} names no store: expected sqlite:PATH, or postgres://USER@HOST:PORT/DATABASE"
+        ))),
     }
 }
 
