@@ -70,12 +70,17 @@ impl Piece {
             found.event = checkpoint.as_ref().map(|checkpoint| event.min(checkpoint.event.cast_signed()));
         }
         let waits = sweep.checkpoint.is_some();
+        // Once the events are gone: checking counts on finding every lease whose end the journal tells.
+        let later = (waits || found.event.is_some()) && !found.leases.is_empty();
+        if later {
+            found.leases.clear();
+        }
         let events = self.delete(writer, &found, checkpoint, sweep.row).await?;
         // Begins anew once it meets a piece of which none ended long enough ago.
         sweep.lease = if found.leases.is_empty() { 0 } else { found.last_lease.unwrap_or(0) };
         let more_requests = found.requests.is_some_and(|(to, last)| to < last);
         sweep.row = found.requests.filter(|_| more_requests).map_or(0, |(to, _)| to);
-        Ok(waits || events >= ROWS_PER_CALL.cast_unsigned() || !found.leases.is_empty() || more_requests)
+        Ok(waits || later || events >= ROWS_PER_CALL.cast_unsigned() || !found.leases.is_empty() || more_requests)
     }
 
     fn before(&self) -> i64 {
