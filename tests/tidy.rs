@@ -118,7 +118,7 @@ const LAYERS: &[Layer] = &[
     },
     Layer {
         folder: "testing",
-        modules: &["testing", "client", "server", "engine", "inventory", "core", "protocol", "clock"],
+        modules: &["testing", "client", "server", "engine", "store", "inventory", "core", "protocol", "clock"],
         never: &["axum", "sqlx", "clap", "HashMap", "HashSet", "boot_now", "wall_now_ms", "random_secret"],
         crates: None,
         why: "a simulated run is a pure function of its script: no clock, no randomness, nothing without an order",

@@ -57,6 +57,7 @@ pub(super) fn repeat_answered(id: u64, result: &Result<Answer, RpcError>) -> Kep
 impl World {
     pub(super) fn act(&mut self, action: Action) {
         self.count(action.kind());
+        self.look_at_leader();
         let us = |ms: u64| ms * 1_000;
         match action {
             Action::Acquire { client, claim } => self.acquire(client, *claim),
@@ -78,7 +79,21 @@ impl World {
             Action::Partition { client, ms } => self.runners[client].cut_off_until = self.now + us(ms),
             Action::Slow { client, ms } => self.runners[client].slow_until = self.now + us(ms),
             Action::FreezeClient { client, ms } => self.runners[client].frozen_until = self.now + us(ms),
-            Action::FreezeBroker { ms } => self.frozen_until = self.now + us(ms),
+            Action::FreezeBroker { ms } => self.pause(ms, false),
+            Action::Pause { nth, ms, whole } => {
+                self.look_at_nth(nth);
+                self.pause(ms, whole);
+            }
+            Action::PauseLooking { ms } => self.pause_looking = Some(ms),
+            Action::CutOff { nth, ms } => {
+                self.look_at_nth(nth);
+                self.here.cut_off_until = self.now + us(ms);
+            }
+            Action::KillNth { nth, away_ms } => {
+                self.look_at_nth(nth);
+                self.die(away_ms, true);
+            }
+            Action::HandOver => self.hand_over(),
             Action::Kill { point, away_ms, heard } => self.kill(point, away_ms, heard),
             Action::Stop { away_ms } => self.begin_stop(away_ms),
             Action::WallJump { ms } => self.wall_offset_ms += ms,
@@ -123,7 +138,7 @@ impl World {
 
     /// An older connection of the client's, which the broker thinks is there, is closed cleanly.
     fn late_close(&mut self, client: usize) {
-        let Some(process) = &self.process else { return };
+        let Some(process) = &self.here.process else { return };
         let current = self.runners[client].socket;
         let mut older = process.sockets.keys().copied().filter(|socket| Some(*socket) != current);
         let older = older.find(|socket| self.links.get(socket).is_some_and(|link| link.client == client));
@@ -171,7 +186,13 @@ impl World {
 
     /// Everything is as it was in the beginning. Said until a broker hears it.
     pub(super) fn restore(&mut self) {
-        if self.process.as_ref().is_none_or(|process| process.stop.is_some() || process.machine.failure().is_some()) {
+        self.look_at_leader();
+        if self
+            .here
+            .process
+            .as_ref()
+            .is_none_or(|process| process.stop.is_some() || process.machine.failure().is_some())
+        {
             self.after(500_000, Ev::Calm);
             return;
         }
@@ -217,10 +238,11 @@ impl World {
         let (answer, told) = oneshot::channel();
         user.asked = Some((told, self.now));
         let session = user.session;
-        let at = self.boot();
+        self.look_at_somebody();
+        let (at, counted) = (self.boot_here(), self.boot());
         self.broker_input(Input::Keyed { at, key, call, answer, confirmed: false });
-        if let Some(session) = session.filter(|_| self.process.is_some()) {
-            self.auditor.heard(at.0, session);
+        if let Some(session) = session.filter(|_| self.here.process.is_some() && self.leads()) {
+            self.auditor.heard(counted.0, session);
         }
         self.keyed_wakes(nth, 700);
     }
@@ -266,6 +288,10 @@ impl World {
 
     fn keyed_answered(&mut self, nth: usize, sent: u64, told: Result<Told, RpcError>) -> Kept {
         let until = sent + (KEYED_TTL_MS - KEYED_MARGIN_MS) * 1_000;
+        if matches!(told, Ok(Told::Claim(_) | Told::Renewed(_))) {
+            self.gave_time(Some(sent))?;
+        }
+        let leads = self.leads();
         match told {
             Ok(Told::Claim(told)) => {
                 self.auditor.claim_told(None, &told.info)?;
@@ -294,7 +320,7 @@ impl World {
                 {
                     *good = until;
                 }
-                if let Some(session) = user.session {
+                if let Some(session) = user.session.filter(|_| leads) {
                     self.auditor.renewal_told(session, &renewed)?;
                 }
             }

@@ -403,6 +403,20 @@ impl Auditor {
         }
     }
 
+    /// Something leaves a broker that another has taken the lead from: it was durable before.
+    pub(super) fn told_late(&mut self, told: &Outgoing) -> Kept {
+        use crate::engine::input::Notice;
+        match told {
+            Outgoing::Answer { result: Ok(Answer::Claim(told)), .. } | Outgoing::Notice(Notice::Granted(told)) => {
+                told.info.lease.iter().try_for_each(|lease| self.lease_told(lease.lease))
+            }
+            Outgoing::Answer { result: Ok(Answer::Released(released)), .. }
+            | Outgoing::Notice(Notice::Ended(released)) => self.end_told(released.lease),
+            Outgoing::Notice(Notice::Ending(ending)) => self.ending_told(ending.lease),
+            _ => Ok(()),
+        }
+    }
+
     /// A session's renewal was answered, by whatever way.
     pub(super) fn renewal_told(&mut self, session: SessionId, renewed: &crate::protocol::call::SessionRenewed) -> Kept {
         let known = self.sessions.get(&session);

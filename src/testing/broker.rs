@@ -1,5 +1,5 @@
-//! The broker's process: the engine's machine, and around it again what `engine/task.rs` and a
-//! socket's task do, without a runtime.
+//! A broker's process: the engine's machine, and around it again what `engine/task.rs` and a socket's
+//! task do, without a runtime. All of it is done for the broker that is looked at.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,6 +8,7 @@ use std::rc::Rc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::audit::{Broken, hold};
+use super::brokers::Lead;
 use super::network::{Item, WINDOW};
 use super::runner::FOREIGN_IDS;
 use super::script::Point;
@@ -48,10 +49,13 @@ pub(super) struct Sock {
 
 /// What the store is at.
 pub(super) enum Work {
-    /// A commit. `fails`: whether it is durable although it is reported to have failed.
-    Commit { batch: Rc<Batch>, fails: Option<bool>, written: bool },
+    /// A commit. `fails`: whether it is durable although it is reported to have failed. `epoch`: what
+    /// it is conditional on, where the store is shared; `deposed`: that it was not so.
+    Commit { batch: Rc<Batch>, fails: Option<bool>, written: bool, epoch: Option<u64>, deposed: bool },
     /// Opening again, after so many more failures.
     Reopen { batch: Rc<Batch>, left: u32 },
+    /// A beat, and whether the store took it.
+    Beat { taken: bool },
 }
 
 /// A broker that runs.
@@ -61,7 +65,7 @@ pub(super) struct Process {
     incoming: VecDeque<Input>,
     /// Clients that lost a socket since the last step.
     left: BTreeSet<usize>,
-    work: Option<Work>,
+    pub work: Option<Work>,
     turned_at: u64,
     /// Its next turn, so that no more than one is due.
     turn_due: u64,
@@ -69,41 +73,68 @@ pub(super) struct Process {
     ending: bool,
     looks: u64,
     returning_until: u64,
+    /// Where the store is shared.
+    pub lead: Option<Lead>,
 }
 
 impl World {
-    /// The broker's clock.
+    /// The clock by which the auditor counts, which stands never still.
     pub(super) const fn boot(&self) -> BootTime {
         BootTime(1_000_000 + self.now / 1_000)
     }
 
+    /// The clock of the broker looked at.
+    pub(super) fn boot_here(&self) -> BootTime {
+        let now = self.here.paused_since.unwrap_or(self.now);
+        BootTime(1_000_000 + (now - self.here.stood_still) / 1_000)
+    }
+
     pub(super) fn wall(&self) -> i64 {
-        1_800_000_000_000 + self.wall_offset_ms + i64::try_from(self.now / 1_000).unwrap_or(0)
+        let offset_ms = self.wall_offset_ms + self.here.wall_offset_ms;
+        1_800_000_000_000 + offset_ms + i64::try_from(self.now / 1_000).unwrap_or(0)
     }
 
+    /// Whether the broker looked at takes sockets in: it leads, as far as it knows.
     pub(super) fn accepts(&self) -> bool {
-        self.process.as_ref().is_some_and(|process| !process.ending)
+        self.here.process.as_ref().is_some_and(|process| !process.ending)
     }
 
-    /// A process starts on what is stored.
+    /// The process of the broker looked at begins: it stands by where others may lead.
     pub(super) fn start(&mut self) {
-        if self.process.is_some() {
+        if self.here.process.is_some() || self.here.watch.is_some() {
             return;
         }
-        let (at, wall) = (self.boot(), self.wall());
+        if self.here.are_several() {
+            return self.stand_by();
+        }
+        self.lives += 1;
+        self.here.life = self.lives;
+        self.lead(None);
+    }
+
+    /// Serves what is stored. `since_ms`: before the takeover was sent, on this broker's clock.
+    pub(super) fn lead(&mut self, since_ms: Option<u64>) {
+        if !self.leads() {
+            return self.stand_by();
+        }
+        self.here.watch = None;
+        let (at, wall) = (self.boot_here(), self.wall());
         let tables = self.store.load().map_err(|how| Broken { promise: "everything leaves a trace", how });
         let Some(tables) = self.judge(tables) else { return };
         let options = Options { limits: LIMITS, restart_grace_ms: RESTART_GRACE_MS };
-        let machine = Machine::new(&tables, options, Takeover { at, wall_ms: wall, passed_ms: None, shared: false });
+        let shared = since_ms.is_some();
+        let passed_ms = shared.then(|| (self.now - self.store.written_at) / 1_000);
+        let takeover = Takeover { at, wall_ms: wall, passed_ms, shared };
+        let machine = Machine::new(&tables, options, takeover);
         let machine = machine.map_err(|how| Broken { promise: "everything leaves a trace", how });
         let Some(mut machine) = self.judge(machine) else { return };
         if let Some(batch) = machine.step(at, wall) {
             self.write(&batch);
             machine.committed(at, &batch);
         }
-        self.life += 1;
-        self.auditor.everybody_anew(at.0, true);
-        self.process = Some(Process {
+        self.auditor.everybody_anew(self.boot().0, true);
+        let lead = since_ms.map(|since_ms| Lead::new(self.store.row.epoch, since_ms));
+        self.here.process = Some(Process {
             machine,
             sockets: BTreeMap::new(),
             incoming: VecDeque::from([Input::Accepting]),
@@ -115,18 +146,30 @@ impl World {
             ending: false,
             looks: 0,
             returning_until: self.now + RETURN_GRACE_MS * 1_000,
+            lead,
         });
         self.count("started");
         self.turn_in(1);
+        if shared && self.store.last_batch() <= 1 {
+            self.inventory(0);
+        }
     }
 
     /// The process is gone at this instant.
     pub(super) fn die(&mut self, away_ms: u64, heard: bool) {
-        let Some(process) = self.process.take() else { return };
-        writeln!(self.note(), "broker dies");
-        self.life += 1;
+        let me = self.here.me;
+        if self.here.watch.take().is_some() {
+            self.here.life = 0;
+            self.after(away_ms * 1_000, Ev::Start(me));
+        }
+        let Some(process) = self.here.process.take() else { return };
+        writeln!(self.note(), "broker {me} dies");
+        if self.leads() {
+            self.auditor.bound.clear();
+        }
+        self.here.life = 0;
         self.kill_at = None;
-        self.auditor.bound.clear();
+        self.abandon(process.work);
         let sockets: Vec<SocketId> = process.sockets.keys().copied().collect();
         for socket in sockets {
             if heard {
@@ -135,12 +178,13 @@ impl World {
                 link.dead = true;
             }
         }
-        self.after(away_ms * 1_000, Ev::Start);
+        self.after(away_ms * 1_000, Ev::Start(me));
     }
 
     pub(super) fn kill(&mut self, point: Point, away_ms: u64, heard: bool) {
-        let under_way = self.process.as_ref().and_then(|process| match &process.work {
-            Some(Work::Commit { batch, fails: None, written: false }) => Some(batch.clone()),
+        let leads = self.leads();
+        let under_way = self.here.process.as_ref().and_then(|process| match &process.work {
+            Some(Work::Commit { batch, fails: None, written: false, .. }) if leads => Some(batch.clone()),
             _ => None,
         });
         match point {
@@ -169,7 +213,7 @@ impl World {
     // ---- sockets ----
 
     pub(super) fn accept(&mut self, socket: SocketId) {
-        let Some(process) = &mut self.process else { return };
+        let Some(process) = &mut self.here.process else { return };
         let last_read = LastRead::default();
         let (outbox, _) = mpsc::channel(1);
         process.incoming.push_back(Input::Attach { socket, outbox, last_read: last_read.clone() });
@@ -179,19 +223,24 @@ impl World {
     }
 
     pub(super) fn read_by_broker(&mut self, socket: SocketId, item: Item) {
-        let at = self.boot();
+        let (at, heard_at, leads) = (self.boot_here(), self.boot(), self.leads());
         let delay = self.dice.between(1, 1_500);
-        let Some(process) = &mut self.process else { return };
+        let Some(process) = &mut self.here.process else { return };
         let Some(sock) = process.sockets.get(&socket) else { return };
         if !matches!(item, Item::Closed { .. }) {
             sock.last_read.note(at);
-            if let Some(session) = sock.session {
-                self.auditor.heard(at.0, session);
+            if let Some(session) = sock.session.filter(|_| leads) {
+                self.auditor.heard(heard_at.0, session);
             }
         }
         let input = match item {
             Item::Text(text) => match message::read(&text, IpAddr::V4(Ipv4Addr::LOCALHOST)) {
-                Read::Call(id, call) => Input::Call { socket, at, id, call: without_chance(call, socket) },
+                Read::Call(id, call) => {
+                    if let Some(Id::Number(id)) = &id {
+                        self.asked.insert((socket, *id), self.now);
+                    }
+                    Input::Call { socket, at, id, call: without_chance(call, socket) }
+                }
                 Read::Nothing => Input::Alive { socket, at },
                 Read::Refused(id, error) => {
                     self.broker_sends(socket, Item::Text(message::failure(id.as_ref(), &error)));
@@ -216,7 +265,7 @@ impl World {
 
     /// Something for the engine that did not come over a socket.
     pub(super) fn broker_input(&mut self, input: Input) {
-        if let Some(process) = &mut self.process {
+        if let Some(process) = &mut self.here.process {
             process.incoming.push_back(input);
             self.turn_in(10);
         }
@@ -226,7 +275,9 @@ impl World {
     pub(super) fn pump(&mut self, socket: SocketId) {
         loop {
             let unread = self.links.get(&socket).map_or(0, |link| link.to_client.len());
-            let Some(sock) = self.process.as_mut().and_then(|process| process.sockets.get_mut(&socket)) else { return };
+            let Some(sock) = self.here.process.as_mut().and_then(|process| process.sockets.get_mut(&socket)) else {
+                return;
+            };
             if unread >= WINDOW {
                 return;
             }
@@ -253,7 +304,7 @@ impl World {
         // The client's own Close may cross this one, and a clean one may come from a superseded socket.
         let crossed = self.dice.one_in(2);
         let clean = self.dice.one_in(2);
-        let Some(process) = &mut self.process else { return };
+        let Some(process) = &mut self.here.process else { return };
         process.sockets.remove(&socket);
         let input = if crossed { Input::Detach { socket, clean } } else { Input::CutOff { socket } };
         process.incoming.push_back(input);
@@ -262,7 +313,7 @@ impl World {
     }
 
     pub(super) fn ping(&mut self, socket: SocketId) {
-        let Some(sock) = self.process.as_ref().and_then(|process| process.sockets.get(&socket)) else { return };
+        let Some(sock) = self.here.process.as_ref().and_then(|process| process.sockets.get(&socket)) else { return };
         let every_us = sock.ping_every_ms * 1_000;
         // A stuck socket gets no further pings.
         if self.links.get(&socket).is_some_and(|link| link.to_client.len() < WINDOW) {
@@ -275,8 +326,8 @@ impl World {
 
     pub(super) fn turn_in(&mut self, us: u64) {
         let due = self.now + us;
-        let life = self.life;
-        if let Some(process) = &mut self.process
+        let life = self.here.life;
+        if let Some(process) = &mut self.here.process
             && due < process.turn_due
         {
             process.turn_due = due;
@@ -285,15 +336,22 @@ impl World {
     }
 
     pub(super) fn turn(&mut self) {
-        let (at, wall) = (self.boot(), self.wall());
+        let (at, counted, wall, leads) = (self.boot_here(), self.boot(), self.wall(), self.leads());
         let smallest = self.runners.iter().map(|runner| runner.ttl_ms).min().unwrap_or(2_000);
-        let Some(process) = &mut self.process else { return };
+        let Some(process) = &mut self.here.process else { return };
         if process.turn_due > self.now {
             return;
         }
         process.turn_due = u64::MAX;
+        if process.lead.as_ref().is_some_and(|lead| lead.handing_over) {
+            // Nothing comes in any more, and nothing is decided; a commit under way is waited for.
+            if !matches!(process.work, Some(Work::Commit { .. })) {
+                self.gives_up();
+            }
+            return;
+        }
         if self.now - process.turned_at > smallest * 1_000 / 4 {
-            self.auditor.everybody_anew(at.0, false);
+            self.auditor.everybody_anew(counted.0, false);
         }
         process.turned_at = self.now;
         while let Some(input) = process.incoming.pop_front() {
@@ -301,28 +359,32 @@ impl World {
                 self.auditor.unbound(*socket);
                 process.left.extend(self.links.get(socket).map(|link| link.client));
             }
-            if matches!(input, Input::Accepting) {
-                self.auditor.everybody_anew(at.0, true);
+            if matches!(input, Input::Accepting) && leads {
+                self.auditor.everybody_anew(counted.0, true);
                 process.returning_until = self.now + RETURN_GRACE_MS * 1_000;
             }
             process.machine.input(at, input);
         }
         if process.work.is_none() {
             self.meet();
-            let Some(process) = &mut self.process else { return };
+            let Some(process) = &mut self.here.process else { return };
             match process.machine.step(at, wall) {
                 Some(batch) if self.kill_at.is_none_or(|(point, ..)| point != Point::Decided) => self.commit(batch),
                 Some(_) => {
                     self.dies_at(Point::Decided);
                     return;
                 }
-                None => drop(process.machine.take_places(at)),
+                None => {
+                    drop(process.machine.take_places(at));
+                    self.beat();
+                }
             }
         } else {
             process.machine.decide_ahead(at);
         }
+        self.look();
         self.deliver();
-        if let Some(process) = &mut self.process {
+        if let Some(process) = &mut self.here.process {
             process.machine.alive(at);
         }
         self.deliver();
@@ -333,7 +395,10 @@ impl World {
     /// Notes who is there for a batch about to be made: who is bound, and lost no socket since the
     /// last one was made, while which it may have been decided.
     fn meet(&mut self) {
-        let Some(process) = &mut self.process else { return };
+        if !self.leads() {
+            return;
+        }
+        let Some(process) = &mut self.here.process else { return };
         let left = std::mem::take(&mut process.left);
         let stays = |socket: &SocketId| self.links.get(socket).is_some_and(|link| !left.contains(&link.client));
         let bound = self.auditor.bound.iter().filter(|(_, socket)| stays(socket));
@@ -343,7 +408,10 @@ impl World {
     /// Looks at everything when nothing is under way.
     fn settled(&mut self) {
         let at = self.boot();
-        let Some(process) = &mut self.process else { return };
+        if !self.leads() {
+            return; // Who leads no more without knowing is right about nothing.
+        }
+        let Some(process) = &mut self.here.process else { return };
         let failing = process.machine.failure().is_some();
         if process.work.is_some() || failing {
             // What falls due meanwhile cannot be decided.
@@ -369,52 +437,68 @@ impl World {
 
     /// Comes round again when the machine wants to; a stopped process ends here.
     fn rest(&mut self) {
-        let at = self.boot();
-        let Some(process) = &mut self.process else { return };
+        let at = self.boot_here();
+        let Some(process) = &mut self.here.process else { return };
         let idle = process.incoming.is_empty() && !process.machine.has_work();
         let done = process.work.is_none() && idle || process.machine.failure().is_some();
         if process.ending && done {
             let away_ms = process.stop.unwrap_or(100);
+            self.leave_row();
             self.die(away_ms, true);
             return;
         }
-        let wake = process.machine.next_wake(at).since(at).max(1);
+        let mut wake = process.machine.next_wake(at).since(at).max(1);
+        if let Some(lead) = &process.lead {
+            wake = wake.min(lead.next_ms(at, process.work.is_none()));
+        }
         self.turn_in(wake * 1_000);
     }
 
     fn commit(&mut self, batch: Batch) {
-        let took = self.dice.between(100, 3_000);
-        let heard = self.dice.roll(800);
+        let at = self.boot_here();
         let fails = self.fails.take();
-        let took = took.max(self.stalled_until.saturating_sub(self.now));
-        let Some(process) = &mut self.process else { return };
-        let committed = fails.map(|(committed, reopens)| {
+        let Some(process) = &mut self.here.process else { return };
+        let fails = fails.map(|(committed, reopens)| {
             self.reopens = reopens;
             committed
         });
-        process.work = Some(Work::Commit { batch: Rc::new(batch), fails: committed, written: false });
-        let life = self.life;
-        self.after(took, Ev::Written(life));
-        self.after(took + heard, Ev::Known(life));
+        let epoch = process.lead.as_mut().map(|lead| {
+            lead.sent_ms = at.0;
+            lead.epoch
+        });
+        let batch = Rc::new(batch);
+        process.work = Some(Work::Commit { batch, fails, written: false, epoch, deposed: false });
+        self.goes_to_store();
     }
 
+    /// What is under way gets to the store.
     pub(super) fn written(&mut self) {
-        let Some(Work::Commit { batch, fails, written }) = self.process.as_mut().and_then(|it| it.work.as_mut()) else {
-            return;
-        };
-        if *fails == Some(false) || *written {
-            return;
+        let (row_epoch, leads) = (self.store.row.epoch, self.leads());
+        let Some(process) = &mut self.here.process else { return };
+        match &mut process.work {
+            Some(Work::Beat { taken }) => {
+                *taken = leads && process.lead.as_ref().is_some_and(|lead| lead.epoch == row_epoch);
+                self.store.row.beat += u64::from(*taken);
+            }
+            Some(Work::Commit { epoch: Some(epoch), deposed, .. }) if *epoch != row_epoch => *deposed = true,
+            Some(Work::Commit { batch, fails, written, deposed, .. })
+                if *fails != Some(false) && !*written && !*deposed =>
+            {
+                *written = true;
+                let batch = batch.clone();
+                self.write(&batch);
+                self.dies_at(Point::Durable);
+            }
+            _ => {}
         }
-        *written = true;
-        let batch = batch.clone();
-        self.write(&batch);
-        self.dies_at(Point::Durable);
     }
 
     /// A batch becomes durable.
-    fn write(&mut self, batch: &Batch) {
+    pub(super) fn write(&mut self, batch: &Batch) {
         writeln!(self.note(), "durable {} {:?}", batch.number, batch.events);
         let at = self.boot();
+        self.store.written_at = self.now;
+        self.store.row.beat += 1;
         let kept = self.store.write(batch).map_err(|how| Broken { promise: "everything leaves a trace", how });
         self.judge(kept);
         for event in &batch.events {
@@ -425,24 +509,38 @@ impl World {
         self.judge(kept);
     }
 
-    /// The engine hears what came of the commit.
+    /// The engine hears what came of it.
     pub(super) fn known(&mut self) {
-        let at = self.boot();
-        let Some(process) = &mut self.process else { return };
-        let Some(Work::Commit { batch, fails, .. }) = process.work.take() else { return };
-        if fails.is_some() {
-            process.machine.store_failed(at, "a fault of the simulation");
-            process.work = Some(Work::Reopen { batch, left: self.reopens });
-            let life = self.life;
-            self.after(50_000, Ev::Reopened(life));
-            self.deliver();
-            self.rest();
-            return;
+        let at = self.boot_here();
+        let Some(process) = &mut self.here.process else { return };
+        let batch = match process.work.take() {
+            Some(Work::Beat { taken: false } | Work::Commit { deposed: true, .. }) => {
+                return self.leads_no_more("deposed");
+            }
+            Some(Work::Commit { batch, fails: Some(_), .. }) => {
+                process.machine.store_failed(at, "a fault of the simulation");
+                process.work = Some(Work::Reopen { batch, left: self.reopens });
+                let life = self.here.life;
+                self.after(50_000, Ev::Reopened(life));
+                self.deliver();
+                return self.rest();
+            }
+            Some(Work::Commit { batch, .. }) => Some(batch),
+            Some(Work::Beat { .. }) => None,
+            other => {
+                process.work = other;
+                return;
+            }
+        };
+        if let Some(lead) = &mut process.lead {
+            lead.wrote();
         }
-        process.machine.committed(at, &batch);
-        self.auditor.later(at.0);
-        if self.dies_at(Point::Known) {
-            return;
+        if let Some(batch) = batch {
+            process.machine.committed(at, &batch);
+            self.auditor.later(self.boot().0);
+            if self.dies_at(Point::Known) {
+                return;
+            }
         }
         self.deliver();
         if self.dies_at(Point::Told) {
@@ -452,22 +550,32 @@ impl World {
     }
 
     pub(super) fn reopened(&mut self) {
-        let (at, wall) = (self.boot(), self.wall());
-        let life = self.life;
-        let Some(process) = &mut self.process else { return };
+        let (at, wall, life, leads) = (self.boot_here(), self.wall(), self.here.life, self.leads());
+        let cut_off = self.here.cut_off_until > self.now;
+        let Some(process) = &mut self.here.process else { return };
         let Some(Work::Reopen { batch, left }) = process.work.take() else { return };
-        if left > 0 {
-            process.work = Some(Work::Reopen { batch, left: left - 1 });
+        if left > 0 || cut_off {
+            process.work = Some(Work::Reopen { batch, left: left.saturating_sub(1) });
             self.after(100_000, Ev::Reopened(life));
             return;
         }
+        if !leads {
+            return self.leads_no_more("deposed");
+        }
+        if let Some(lead) = &mut process.lead {
+            // Whatever is under way on the connection before comes too late from here on.
+            self.store.row.epoch += 1;
+            self.store.row.beat += 1;
+            (lead.epoch, lead.sent_ms) = (self.store.row.epoch, at.0);
+            lead.wrote();
+        }
         let tables = self.store.load().map_err(|how| Broken { promise: "everything leaves a trace", how });
         let Some(tables) = self.judge(tables) else { return };
-        let Some(process) = &mut self.process else { return };
+        let Some(process) = &mut self.here.process else { return };
         let resolved = process.machine.resolved(at, &batch, &tables);
         let resolved = resolved.map_err(|how| Broken { promise: "everything leaves a trace", how });
         self.meet();
-        let Some(process) = &mut self.process else { return };
+        let Some(process) = &mut self.here.process else { return };
         // Whoever was told that its resume failed is on that socket all the same until it leaves it.
         process.returning_until = process.returning_until.max(self.now + TTL_MS_MOST * 1_000);
         let probe = process.machine.probe(at, wall);
@@ -476,11 +584,34 @@ impl World {
         self.deliver();
     }
 
+    /// A leader that has written nothing for a while beats.
+    fn beat(&mut self) {
+        let at = self.boot_here();
+        let Some(process) = &mut self.here.process else { return };
+        let Some(lead) = process.lead.as_mut().filter(|lead| lead.next_ms(at, true) == 0) else { return };
+        lead.sent_ms = at.0;
+        process.work = Some(Work::Beat { taken: false });
+        self.goes_to_store();
+    }
+
+    /// What is under way goes to the store, and then its answer back.
+    fn goes_to_store(&mut self) {
+        let took = self.dice.between(100, 3_000);
+        let heard = self.dice.roll(800);
+        let took = took.max(self.stalled_until.max(self.here.cut_off_until).saturating_sub(self.now));
+        let life = self.here.life;
+        self.after(took, Ev::Written(life));
+        self.after(took + heard, Ev::Known(life));
+    }
+
     /// Hands out what may be told; whoever's outbox is full is cut off.
     pub(super) fn deliver(&mut self) {
-        let at = self.boot();
+        let at = self.boot_here();
+        if self.term_is_over() {
+            return self.leads_no_more("term-over");
+        }
         loop {
-            let Some(process) = &mut self.process else { return };
+            let Some(process) = &mut self.here.process else { return };
             let outputs = process.machine.take_outputs();
             if outputs.is_empty() {
                 break;
@@ -506,7 +637,7 @@ impl World {
     }
 
     fn tell(&mut self, at: BootTime, socket: SocketId, outgoing: Outgoing) {
-        let Some(process) = &mut self.process else { return };
+        let Some(process) = &mut self.here.process else { return };
         let Some(sock) = process.sockets.get_mut(&socket) else {
             if let Outgoing::Answer { result: Ok(Answer::Opened(opened, _)), .. } = &outgoing {
                 // It took the session over, and was gone before it heard so.
@@ -524,16 +655,22 @@ impl World {
             let kept = super::actions::repeat_answered(*id, result);
             self.judge(kept);
         }
-        let kept = self.auditor.told(at.0, socket, of, &outgoing);
+        let (asked, leads) = (self.asked_when(socket, &outgoing), self.leads());
+        let kept = self.gave_time(asked).and_then(|()| {
+            let counted = self.boot().0;
+            if leads { self.auditor.told(counted, socket, of, &outgoing) } else { self.auditor.told_late(&outgoing) }
+        });
         self.judge(kept);
-        let Some(sock) = self.process.as_mut().and_then(|process| process.sockets.get_mut(&socket)) else { return };
+        let Some(sock) = self.here.process.as_mut().and_then(|process| process.sockets.get_mut(&socket)) else {
+            return;
+        };
         if sock.outbox.len() < OUTBOX_MAX {
             sock.outbox.push_back(outgoing);
             return;
         }
         self.count("slow-reader-cut-off");
         self.auditor.unbound(socket);
-        if let Some(process) = &mut self.process {
+        if let Some(process) = &mut self.here.process {
             process.sockets.remove(&socket);
             process.machine.input(at, Input::CutOff { socket });
         }
@@ -541,8 +678,15 @@ impl World {
         self.turn_in(10);
     }
 
+    /// When what this answers was asked, where the answer gives time.
+    fn asked_when(&mut self, socket: SocketId, outgoing: &Outgoing) -> Option<u64> {
+        let Outgoing::Answer { id: Id::Number(id), result } = outgoing else { return None };
+        let asked = self.asked.remove(&(socket, *id));
+        asked.filter(|_| matches!(result, Ok(Answer::Opened(..) | Answer::Renewed(_))))
+    }
+
     pub(super) fn begin_stop(&mut self, away_ms: u64) {
-        let Some(process) = self.process.as_mut().filter(|process| process.stop.is_none()) else { return };
+        let Some(process) = self.here.process.as_mut().filter(|process| process.stop.is_none()) else { return };
         process.stop = Some(away_ms);
         let (done, _) = oneshot::channel();
         self.broker_input(Input::Stop { done });
@@ -550,7 +694,7 @@ impl World {
 
     /// Everybody has renewed, or had the time to: sockets are closed under their sessions.
     fn stopped(&mut self) {
-        let Some(process) = &mut self.process else { return };
+        let Some(process) = &mut self.here.process else { return };
         process.ending = true;
         // Somebody is cut off for so long that it lives by the longer promise alone.
         if self.dice.one_in(2) && !self.calm {
@@ -559,11 +703,11 @@ impl World {
                 runner.cut_off_until = self.now + RESTART_GRACE_MS * 1_000 + 5_000_000;
             }
         }
-        let Some(process) = &mut self.process else { return };
+        let Some(process) = &mut self.here.process else { return };
         let sockets: Vec<SocketId> = process.sockets.keys().copied().collect();
         for socket in sockets {
             self.pump(socket);
-            let Some(process) = &mut self.process else { return };
+            let Some(process) = &mut self.here.process else { return };
             process.sockets.remove(&socket);
             process.incoming.push_back(Input::CutOff { socket });
             self.broker_sends(socket, Item::Closed { code: Some(1001), clean: false });

@@ -19,6 +19,7 @@
 mod actions;
 mod audit;
 mod broker;
+mod brokers;
 mod dice;
 pub mod fuzz;
 mod network;

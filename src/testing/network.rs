@@ -64,14 +64,17 @@ impl World {
 
     pub(super) fn arrives_at_broker(&mut self, socket: SocketId) {
         let Some(link) = self.links.get(&socket).filter(|link| !link.dead) else { return };
-        let held = self.runners[link.client].cut_off_until.max(self.frozen_until);
+        let (client, life) = (link.client, link.life);
+        let there = self.here.enter(life);
+        let frozen_until = if there { self.here.frozen_until } else { 0 };
+        let held = self.runners[client].cut_off_until.max(frozen_until);
         if held > self.now {
             self.at(held, Ev::ToBroker(socket));
             return;
         }
-        let (life, item) = (link.life, self.links.get_mut(&socket).and_then(|link| link.to_broker.pop_front()));
+        let item = self.links.get_mut(&socket).and_then(|link| link.to_broker.pop_front());
         // Whoever writes does not read while its write is stuck; here reading goes on, which is worse.
-        if let Some(item) = item.filter(|_| self.process.is_some() && life == self.life) {
+        if let Some(item) = item.filter(|_| there && self.here.process.is_some()) {
             self.read_by_broker(socket, item);
         }
     }
@@ -86,7 +89,9 @@ impl World {
             return;
         }
         let item = self.links.get_mut(&socket).and_then(|link| link.to_client.pop_front());
-        self.pump(socket);
+        if self.here.enter(self.links.get(&socket).map_or(0, |link| link.life)) {
+            self.pump(socket);
+        }
         if let Some(item) = item.filter(|_| self.runners[client].socket == Some(socket)) {
             self.read_by_client(client, socket, item);
         }

@@ -16,6 +16,8 @@ use crate::engine::input::SocketId;
 use crate::protocol::call::{ClaimRequest, SessionOpen};
 use crate::protocol::rpc::Id;
 
+/// How often a connection may be sent on to where the leader is.
+const HOPS_MAX: u8 = 2;
 /// How far a clock may be off for the promise in the world to hold, parts in a million.
 const DRIFT_PPM_MAX: i64 = 10_000;
 /// Requests of the simulation's own on a client's socket are numbered from here, so that the
@@ -31,6 +33,9 @@ pub(super) struct Runner {
     pub socket: Option<SocketId>,
     /// The number of the connection last asked for.
     attempt: u64,
+    /// Which broker that one is to, and how often it may be sent on.
+    url: usize,
+    hops: u8,
     wake: u64,
     /// Lives so far: a new session each.
     life: u64,
@@ -45,15 +50,17 @@ pub(super) struct Runner {
 }
 
 impl Runner {
-    pub(super) fn new(seed: u64, nth: usize, ttl_ms: u64, ppm: i64) -> Self {
+    pub(super) fn new(seed: u64, nth: usize, brokers: usize, ttl_ms: u64, ppm: i64) -> Self {
         let base_ms = Dice::new(seed, 100 + nth as u64).between(1_000, 900_000);
         Self {
-            machine: machine(nth, 0, ttl_ms, BootTime(base_ms)),
+            machine: machine(nth, 0, ttl_ms, brokers, BootTime(base_ms)),
             ttl_ms,
             ppm,
             base_ms,
             socket: None,
             attempt: 0,
+            url: 0,
+            hops: 0,
             wake: 0,
             life: 0,
             next_request: 1,
@@ -88,14 +95,15 @@ impl Runner {
     }
 }
 
-fn machine(nth: usize, life: u64, ttl_ms: u64, now: BootTime) -> Machine {
+fn machine(nth: usize, life: u64, ttl_ms: u64, brokers: usize, now: BootTime) -> Machine {
     let open = SessionOpen {
         instance: format!("instance-{nth}-{life}"),
         owner: Some(format!("user{nth}@sim")),
         ttl_ms: Some(ttl_ms),
         ..SessionOpen::default()
     };
-    Machine::new(Config { urls: vec![String::new()], open, connect_timeout_ms: 120_000, jitter }, now)
+    let urls = (0..brokers).map(|nth| format!("broker-{nth}")).collect();
+    Machine::new(Config { urls, open, connect_timeout_ms: 120_000, jitter }, now)
 }
 
 impl World {
@@ -111,7 +119,7 @@ impl World {
         while let Some(output) = self.runners[client].machine.poll() {
             writeln!(self.note(), "client {client} {output:?}");
             match output {
-                Output::Connect(_) => self.connect(client),
+                Output::Connect(url) => self.connect(client, url),
                 Output::Send(text) => {
                     if let Some(socket) = self.runners[client].socket {
                         self.client_sends(socket, Item::Text(text));
@@ -162,10 +170,11 @@ impl World {
         self.client_input(client, Input::Woke);
     }
 
-    fn connect(&mut self, client: usize) {
+    fn connect(&mut self, client: usize, url: usize) {
         let delay = self.delay() + self.delay();
         let runner = &mut self.runners[client];
         runner.attempt += 1;
+        (runner.url, runner.hops) = (url, HOPS_MAX);
         let attempt = runner.attempt;
         self.after(delay, Ev::Connected(client, attempt));
     }
@@ -175,9 +184,15 @@ impl World {
         if runner.attempt != attempt || runner.machine.is_closed() {
             return;
         }
-        let held = runner.cut_off_until.max(runner.frozen_until).max(self.frozen_until);
+        self.here.me = runner.url;
+        let held = runner.cut_off_until.max(runner.frozen_until).max(self.here.frozen_until);
         if held > self.now {
             self.at(held, Ev::Connected(client, attempt));
+            return;
+        }
+        if !self.accepts() && self.sends_on(client) {
+            let delay = self.delay() + self.delay();
+            self.after(delay, Ev::Connected(client, attempt));
             return;
         }
         if !self.accepts() {
@@ -189,7 +204,7 @@ impl World {
         let socket = self.sockets;
         let link = Link {
             client,
-            life: self.life,
+            life: self.here.life,
             to_broker: std::collections::VecDeque::new(),
             to_client: std::collections::VecDeque::new(),
             dead: false,
@@ -198,6 +213,17 @@ impl World {
         self.accept(socket);
         self.runners[client].socket = Some(socket);
         self.client_input(client, Input::Connected);
+    }
+
+    /// Whoever stands by answers with where the leader is, as far as it knows.
+    fn sends_on(&mut self, client: usize) -> bool {
+        let knows = self.here.watch.is_some() && self.here.cut_off_until <= self.now;
+        let leader = self.store.row.leader.filter(|_| knows);
+        let leader = leader.and_then(|life| self.here.iter().position(|broker| broker.life == life));
+        let runner = &mut self.runners[client];
+        let Some(leader) = leader.filter(|_| runner.hops > 0) else { return false };
+        (runner.url, runner.hops) = (leader, runner.hops - 1);
+        true
     }
 
     pub(super) fn read_by_client(&mut self, client: usize, socket: SocketId, item: Item) {
@@ -254,13 +280,13 @@ impl World {
 
     /// A new process where the client's session is over.
     pub(super) fn reborn(&mut self, client: usize) {
-        let now = self.now;
+        let (now, brokers) = (self.now, self.here.count());
         let runner = &mut self.runners[client];
         if !runner.machine.is_closed() || self.over {
             return;
         }
         runner.life += 1;
-        runner.machine = machine(client, runner.life, runner.ttl_ms, runner.clock(now));
+        runner.machine = machine(client, runner.life, runner.ttl_ms, brokers, runner.clock(now));
         runner.next_request = 1;
         runner.asked.clear();
         runner.held.clear();

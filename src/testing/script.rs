@@ -147,6 +147,37 @@ pub enum Action {
         /// How long, milliseconds.
         ms: u64,
     },
+    /// A broker of several is paused.
+    Pause {
+        /// Which, counted from the leader round.
+        nth: usize,
+        /// How long, milliseconds.
+        ms: u64,
+        /// With its whole machine, so that its clock stands still.
+        whole: bool,
+    },
+    /// The leader of several is paused with its whole machine when the store has answered its next
+    /// look, and it does not know so yet.
+    PauseLooking {
+        /// How long, milliseconds.
+        ms: u64,
+    },
+    /// Nothing passes between a broker of several and the store.
+    CutOff {
+        /// Which, counted from the leader round.
+        nth: usize,
+        /// How long, milliseconds.
+        ms: u64,
+    },
+    /// A broker of several is killed, and started again.
+    KillNth {
+        /// Which, counted from the leader round.
+        nth: usize,
+        /// How long it is away, milliseconds.
+        away_ms: u64,
+    },
+    /// The leader of several hands over.
+    HandOver,
     /// The broker is killed and started again.
     Kill {
         /// Where.
@@ -202,6 +233,15 @@ impl Action {
             Self::Slow { .. } => "slow-reader",
             Self::FreezeClient { .. } => "frozen-client",
             Self::FreezeBroker { .. } => "frozen-broker",
+            Self::Pause { nth: 0, whole: true, .. } => "paused-leader",
+            Self::Pause { nth: 0, .. } => "frozen-leader",
+            Self::Pause { .. } => "frozen-standby",
+            Self::PauseLooking { .. } => "paused-looking",
+            Self::CutOff { nth: 0, .. } => "leader-cut-off",
+            Self::CutOff { .. } => "standby-cut-off",
+            Self::KillNth { nth: 0, .. } => "leader-killed",
+            Self::KillNth { .. } => "standby-killed",
+            Self::HandOver => "hand-over",
             Self::Kill { .. } => "kill",
             Self::Stop { .. } => "stop",
             Self::WallJump { .. } => "wall-jump",
@@ -231,6 +271,8 @@ pub struct Timed {
 pub struct Script {
     /// The seed.
     pub seed: u64,
+    /// How many brokers there are; several share the store.
+    pub brokers: usize,
     /// What happens, in order.
     pub actions: Vec<Timed>,
 }
@@ -238,6 +280,9 @@ pub struct Script {
 impl fmt::Display for Script {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "seed {}", self.seed)?;
+        if self.brokers > 1 {
+            writeln!(f, "brokers {}", self.brokers)?;
+        }
         for Timed { at_ms, action } in &self.actions {
             let text = serde_json::to_string(action).map_err(|_| fmt::Error)?;
             writeln!(f, "{at_ms} {text}")?;
@@ -253,12 +298,15 @@ impl std::str::FromStr for Script {
         let mut lines = text.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'));
         let seed = lines.next().and_then(|line| line.strip_prefix("seed ")?.trim().parse().ok());
         let seed = seed.ok_or("a script begins with `seed N`")?;
+        let mut lines = lines.peekable();
+        let brokers = lines.next_if(|line| line.starts_with("brokers ")).map(|line| line["brokers ".len()..].trim());
+        let brokers = brokers.map_or(Ok(1), str::parse).map_err(|error| format!("brokers: {error}"))?;
         let actions = lines.map(|line| {
             let (at_ms, action) = line.split_once(' ').ok_or_else(|| format!("`{line}`: expected `MS ACTION`"))?;
             let at_ms = at_ms.parse().map_err(|error| format!("`{line}`: {error}"))?;
             let action = serde_json::from_str(action).map_err(|error| format!("`{line}`: {error}"))?;
             Ok(Timed { at_ms, action })
         });
-        Ok(Self { seed, actions: actions.collect::<Result<_, String>>()? })
+        Ok(Self { seed, brokers: usize::clamp(brokers, 1, 9), actions: actions.collect::<Result<_, String>>()? })
     }
 }

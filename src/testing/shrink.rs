@@ -20,10 +20,22 @@ pub struct Found {
 }
 
 impl Script {
-    /// What a seed makes.
+    /// What a seed makes: a broker, or several that share the store.
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
-        workload::script(seed)
+        workload::script(seed, workload::brokers(seed))
+    }
+
+    /// What a seed makes of a broker that has the store to itself.
+    #[must_use]
+    pub fn alone(seed: u64) -> Self {
+        workload::script(seed, 1)
+    }
+
+    /// What a seed makes of several brokers.
+    #[must_use]
+    pub fn shared(seed: u64) -> Self {
+        workload::script(seed, 3)
     }
 
     /// Carries it out; a panic is a broken promise too.

@@ -16,9 +16,21 @@ use crate::core::state::State;
 use crate::core::tables::{Batch, KeyedRecord, PoolRecord, RequestRecord, ResourceRecord, SessionRecord, Tables};
 use crate::core::types::{ClaimId, Key, LabTime, LeaseId, ResourceId, ResourceName, SessionId};
 
+/// The row by which brokers that share a store take turns.
+#[derive(Default)]
+pub(super) struct Row {
+    pub epoch: u64,
+    pub beat: u64,
+    /// The life of the broker that leads.
+    pub leader: Option<u64>,
+}
+
 /// What survives everything.
 #[derive(Default)]
 pub(super) struct Store {
+    pub row: Row,
+    /// When the last batch was written, by the store's own clock, microseconds.
+    pub written_at: u64,
     head: Tables,
     pools: BTreeMap<Key, PoolRecord>,
     resources: BTreeMap<ResourceId, ResourceRecord>,
@@ -114,6 +126,11 @@ impl Store {
         } else {
             Err(format!("the journal gives {journal:?}\nthe tables {tables:?}"))
         }
+    }
+
+    /// The number of the last batch.
+    pub(super) const fn last_batch(&self) -> u64 {
+        self.head.batch
     }
 
     /// The lab time that is stored.

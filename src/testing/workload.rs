@@ -128,8 +128,14 @@ pub(super) fn clients(seed: u64) -> Vec<Plan> {
     (0..count).map(plan).collect()
 }
 
+/// How many brokers a run has. Two runs in five have several.
+pub(super) fn brokers(seed: u64) -> usize {
+    let mut dice = Dice::new(seed, 4);
+    dice.of(&[1, 1, 1, 2, 3])
+}
+
 /// The script of a seed.
-pub(super) fn script(seed: u64) -> Script {
+pub(super) fn script(seed: u64, brokers: usize) -> Script {
     let clients = clients(seed).len() as u64;
     let mut dice = Dice::new(seed, 2);
     // From nearly calm to a storm.
@@ -138,11 +144,15 @@ pub(super) fn script(seed: u64) -> Script {
     let mut actions = Vec::new();
     while at_ms < FAULTS_MS {
         let client = usize::try_from(dice.roll(clients)).unwrap_or(0);
-        let action = if dice.roll(100) < faults { fault(&mut dice, client) } else { work(&mut dice, client) };
+        let action = match dice.roll(100) {
+            roll if roll >= faults => work(&mut dice, client),
+            _ if brokers > 1 && dice.one_in(2) => fault_of_several(&mut dice),
+            _ => fault(&mut dice, client),
+        };
         actions.push(Timed { at_ms, action });
         at_ms += if dice.one_in(3) { dice.roll(40) } else { dice.between(50, 700) };
     }
-    Script { seed, actions }
+    Script { seed, brokers, actions }
 }
 
 fn work(dice: &mut Dice, client: usize) -> Action {
@@ -206,5 +216,17 @@ fn fault(dice: &mut Dice, client: usize) -> Action {
         76..=85 => Action::CommitFails { committed: dice.one_in(2), reopens: dice.of(&[0, 0, 1, 3]) },
         86..=90 => Action::Stall { ms: dice.of(&[300, 2_000, 7_000]) },
         _ => Action::LateClose { client },
+    }
+}
+
+/// What happens to brokers that share a store.
+fn fault_of_several(dice: &mut Dice) -> Action {
+    let nth = usize::try_from(dice.of(&[0, 0, 0, 1, 2])).unwrap_or(0);
+    match dice.roll(100) {
+        0..=9 => Action::PauseLooking { ms: dice.of(&[1_400, 2_500, 4_000]) },
+        10..=39 => Action::Pause { nth, ms: dice.of(&[200, 900, 1_400, 2_500, 4_000, 11_000]), whole: dice.one_in(2) },
+        40..=64 => Action::CutOff { nth, ms: dice.of(&[300, 900, 1_500, 5_000, 12_000]) },
+        65..=84 => Action::KillNth { nth, away_ms: dice.of(&[20, 300, 2_000, 9_000]) },
+        _ => Action::HandOver,
     }
 }

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::rc::Rc;
 
 use super::actions::KeyedUser;
 use super::audit::{Auditor, Broken};
-use super::broker::Process;
+use super::brokers::Brokers;
 use super::dice::{Dice, seed_jitter};
 use super::network::Link;
 use super::runner::Runner;
@@ -17,7 +18,9 @@ use super::store::Store;
 use super::workload::{self, FAULTS_MS};
 use crate::client::machine::Input;
 use crate::core::invariants::Witness;
+use crate::core::tables::Batch;
 use crate::engine::input::SocketId;
+use crate::store::postgres::watch::Seen;
 
 /// How long the calm phase is, milliseconds: whoever waits has a return grace, a longer promise
 /// and a ttl to wait for, and then a turn.
@@ -43,7 +46,16 @@ pub(super) enum Ev {
     Release(usize, u64),
     Reborn(usize),
     Keyed(usize, u64),
-    Start,
+    Observe(u64),
+    /// A read of the row, begun at this moment of its reader's clock: gets to the store, or back.
+    Observed(u64, u64, Option<Seen>),
+    Take(u64, u64, u64, u64),
+    Lead(u64, u64),
+    Looked(u64),
+    LookedUp(u64),
+    Late(u64, Rc<Batch>),
+    Thaw(usize),
+    Start(usize),
     Calm,
     Leave,
 }
@@ -121,14 +133,19 @@ pub(super) struct World {
     pub deaf: BTreeMap<SocketId, bool>,
     pub sockets: SocketId,
     pub store: Store,
-    pub process: Option<Process>,
-    /// Grows with each start and end of a process.
-    pub life: u64,
-    pub frozen_until: u64,
+    pub here: Brokers,
+    /// Grows with each start and end of a process, and each takeover.
+    pub lives: u64,
+    /// Who leads by the store, and until when those before it did.
+    pub leader: Option<u64>,
+    pub led_until: BTreeMap<u64, u64>,
+    /// When what is not answered yet was read.
+    pub asked: BTreeMap<(SocketId, u64), u64>,
     pub stalled_until: u64,
     pub wall_offset_ms: i64,
     pub fails: Option<(bool, u32)>,
     pub reopens: u32,
+    pub pause_looking: Option<u64>,
     pub kill_at: Option<(Point, u64, bool)>,
     pub auditor: Auditor,
     pub witness: Witness,
@@ -144,7 +161,7 @@ impl World {
     fn new(script: &Script, traced: bool) -> Self {
         seed_jitter(script.seed);
         let plans = workload::clients(script.seed).into_iter().enumerate();
-        let runners = plans.map(|(nth, plan)| Runner::new(script.seed, nth, plan.ttl_ms, plan.ppm));
+        let runners = plans.map(|(nth, plan)| Runner::new(script.seed, nth, script.brokers, plan.ttl_ms, plan.ppm));
         let mut world = Self {
             now: 0,
             queue: BTreeMap::new(),
@@ -157,13 +174,16 @@ impl World {
             deaf: BTreeMap::new(),
             sockets: 0,
             store: Store::default(),
-            process: None,
-            life: 0,
-            frozen_until: 0,
+            here: Brokers::new(script.seed, script.brokers),
+            lives: 0,
+            leader: None,
+            led_until: BTreeMap::new(),
+            asked: BTreeMap::new(),
             stalled_until: 0,
             wall_offset_ms: 0,
             fails: None,
             reopens: 0,
+            pause_looking: None,
             kill_at: None,
             auditor: Auditor::default(),
             witness: Witness::default(),
@@ -215,8 +235,13 @@ impl World {
     }
 
     fn go(&mut self) {
-        self.start();
-        self.inventory(0);
+        for nth in 0..self.here.count() {
+            self.here.me = nth;
+            self.start();
+        }
+        if !self.here.are_several() {
+            self.inventory(0);
+        }
         for client in 0..self.runners.len() {
             self.client_outputs(client);
         }
@@ -235,40 +260,86 @@ impl World {
     }
 
     fn happens(&mut self, event: Ev) {
-        // A paused process does nothing until it goes on.
-        let brokers = matches!(event, Ev::Turn(_) | Ev::Known(_) | Ev::Reopened(_) | Ev::Ping(_));
-        if brokers && self.frozen_until > self.now {
-            self.at(self.frozen_until, event);
+        let Some(broker) = self.broker_of(&event) else {
+            return self.happens_outside(event);
+        };
+        if !self.here.enter(broker) {
+            return; // It is not what it was.
+        }
+        // A paused process does nothing until it goes on; what it sent gets to the store all the same.
+        let at_store = matches!(event, Ev::Written(_) | Ev::Looked(_) | Ev::Take(..) | Ev::Observed(_, _, None));
+        if !at_store && self.here.frozen_until > self.now {
+            // Of what waited for it the process takes up first whatever it comes upon.
+            let late = if self.here.are_several() { self.dice.roll(2_000) } else { 0 };
+            self.at(self.here.frozen_until + late, event);
             return;
         }
+        match event {
+            Ev::Turn(_) => self.turn(),
+            Ev::Written(_) => self.written(),
+            Ev::Known(_) => self.known(),
+            Ev::Reopened(_) => self.reopened(),
+            Ev::Ping(socket) => self.ping(socket),
+            Ev::Observe(_) => self.observe(),
+            Ev::Observed(_, before_ms, seen) => self.observed(before_ms, seen),
+            Ev::Take(_, sent_ms, epoch, beat) => self.take(sent_ms, epoch, beat),
+            Ev::Lead(_, sent_ms) => self.lead(Some(sent_ms)),
+            Ev::Looked(_) => self.looked(),
+            Ev::LookedUp(_) => self.looked_up(),
+            other => self.happens_outside(other),
+        }
+    }
+
+    /// The life of the broker that this happens to.
+    fn broker_of(&self, event: &Ev) -> Option<u64> {
+        match event {
+            Ev::Turn(life) | Ev::Written(life) | Ev::Known(life) | Ev::Reopened(life) => Some(*life),
+            Ev::Observe(life) | Ev::Observed(life, ..) | Ev::Take(life, ..) | Ev::Lead(life, _) => Some(*life),
+            Ev::Looked(life) | Ev::LookedUp(life) => Some(*life),
+            Ev::Ping(socket) => Some(self.links.get(socket).map_or(0, |link| link.life)),
+            _ => None,
+        }
+    }
+
+    fn happens_outside(&mut self, event: Ev) {
         match event {
             Ev::Act(nth) => self.act(self.actions[nth].action.clone()),
             Ev::ToBroker(socket) => self.arrives_at_broker(socket),
             Ev::ToClient(socket) => self.arrives_at_client(socket),
-            Ev::Turn(life) if life == self.life => self.turn(),
-            Ev::Written(life) if life == self.life => self.written(),
-            Ev::Known(life) if life == self.life => self.known(),
-            Ev::Reopened(life) if life == self.life => self.reopened(),
-            Ev::Turn(_) | Ev::Written(_) | Ev::Known(_) | Ev::Reopened(_) => {}
-            Ev::Ping(socket) => self.ping(socket),
             Ev::Wake(client, wake) => self.wake_client(client, wake),
             Ev::Connected(client, attempt) => self.connected(client, attempt),
             Ev::Release(client, lease) => self.release(client, lease),
             Ev::Reborn(client) => self.reborn(client),
             Ev::Keyed(user, turn) => self.keyed_turn(user, turn),
-            Ev::Start => self.start(),
+            Ev::Late(epoch, batch) => self.late(epoch, &batch),
+            Ev::Thaw(nth) => {
+                self.here.me = nth;
+                if self.here.frozen_until <= self.now {
+                    self.thaw();
+                }
+            }
+            Ev::Start(nth) => {
+                self.here.me = nth;
+                self.start();
+            }
             Ev::Calm => self.calm(),
             Ev::Leave => self.leave(),
+            _ => {}
         }
     }
 
     /// Faults cease: everything that can be put right is, and nobody holds for long.
     fn calm(&mut self) {
         self.calm = true;
-        self.frozen_until = self.now;
+        for nth in 0..self.here.count() {
+            self.here.me = nth;
+            self.thaw();
+            self.here.cut_off_until = self.now;
+        }
         self.stalled_until = self.now;
         self.fails = None;
         self.kill_at = None;
+        self.pause_looking = None;
         for runner in &mut self.runners {
             runner.frozen_until = self.now;
             runner.slow_until = self.now;

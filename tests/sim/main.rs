@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use leasehold::clock;
-use leasehold::testing::{Script, Stats, run, run_seed, shrink};
+use leasehold::testing::{Script, Stats, run, shrink};
 
 /// Fresh worlds, of some thousand steps each.
 const FRESH: u64 = 160;
@@ -34,11 +34,10 @@ const HAPPENS: &[&str] = &[
 ];
 
 /// Fails with everything that replays a broken promise.
-fn holds(seed: u64) -> Stats {
-    let outcome = run_seed(seed);
+fn holds(script: &Script) -> Stats {
+    let (seed, outcome) = (script.seed, script.play());
     if let Some(broken) = outcome.broken {
-        let script = Script::of_seed(seed);
-        let found = shrink(&script).map_or_else(|| script.to_string(), |found| found.script.to_string());
+        let found = shrink(script).map_or_else(|| script.to_string(), |found| found.script.to_string());
         panic!(
             "seed {seed} breaks the promise: {}\n{}\ncommit {}\nreplay with `simulate --script FILE`:\n{found}",
             broken.promise,
@@ -59,8 +58,8 @@ fn kept() -> Vec<u64> {
 /// First of all: what differs between two runs of one seed proves nothing about the broker.
 #[test]
 fn a_meta_check_two_runs_of_a_seed_are_the_same_to_the_byte() {
-    for seed in [1, 7] {
-        let script = Script::of_seed(seed);
+    for script in [Script::alone(1), Script::alone(7), Script::shared(1), Script::shared(7)] {
+        let seed = script.seed;
         let (one, two) = (run(&script, true), run(&script, true));
         assert!(one.trace.len() > 10_000 && one.trace == two.trace, "seed {seed} differs");
         assert_eq!(one.stats, two.stats);
@@ -69,14 +68,16 @@ fn a_meta_check_two_runs_of_a_seed_are_the_same_to_the_byte() {
 
 #[test]
 fn a_script_is_read_as_it_was_written() {
-    let script = Script::of_seed(3);
-    assert_eq!(script.to_string().parse(), Ok(script));
+    for script in [Script::alone(3), Script::shared(3)] {
+        assert_eq!(script.to_string().parse(), Ok(script));
+    }
 }
 
 #[test]
 fn kept_seeds_hold() {
     for seed in kept() {
-        holds(seed);
+        holds(&Script::alone(seed));
+        holds(&Script::shared(seed));
     }
 }
 
@@ -87,7 +88,7 @@ fn fresh_seeds_hold() {
     println!("fresh seeds from {first}");
     let mut all = Stats::default();
     for seed in first..first + FRESH {
-        all.add(&holds(seed));
+        all.add(&holds(&Script::of_seed(seed)));
     }
     println!("{} steps: {:?} {:?}", all.steps, all.happened, all.events);
     let seen: BTreeMap<_, _> = all.happened.iter().filter(|(_, times)| **times > 0).collect();
