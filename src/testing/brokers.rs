@@ -17,7 +17,7 @@ use crate::clock::BootTime;
 use crate::core::tables::Batch;
 use crate::engine::input::SocketId;
 use crate::store::Sharing;
-use crate::store::postgres::watch::{Seen, Step, Watch};
+use crate::store::postgres::{Seen, Step, Watch};
 
 /// The term, shorter than every ttl, and how soon a leader that writes nothing beats.
 pub(super) const SHARING: Sharing = Sharing { term_ms: 1_000, beat_ms: 300 };

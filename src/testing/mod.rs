@@ -1,4 +1,4 @@
-//! The simulation: broker, clients, network, store and clocks in one thread under one seed.
+//! The simulation: brokers, clients, network, store and clocks in one thread under one seed.
 //!
 //! The core, the engine's machine, the client's machine and the text of the wire are the real
 //! ones; around them stand doubles that can fail in every way the design speaks of. A run is a
@@ -7,7 +7,7 @@
 //! ```text
 //!   Script ─▶ World ─┬─ Runner (client machine, its clock)   ─┐
 //!                    ├─ Network (ordered streams that fail)   ├─▶ Auditor: the promises by name
-//!                    ├─ Process (engine machine, its loop)    │
+//!                    ├─ Brokers (engine machine, its loop)    │
 //!                    └─ Store (journal and tables that fail) ─┘
 //! ```
 //!

@@ -20,7 +20,7 @@ use crate::client::machine::Input;
 use crate::core::invariants::Witness;
 use crate::core::tables::Batch;
 use crate::engine::input::SocketId;
-use crate::store::postgres::watch::Seen;
+use crate::store::postgres::Seen;
 
 /// How long the calm phase is, milliseconds: whoever waits has a return grace, a longer promise
 /// and a ttl to wait for, and then a turn.
