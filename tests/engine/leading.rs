@@ -19,7 +19,7 @@ async fn is_sent_away(mut client: Client) -> bool {
     while let Some(told) = client.next().await {
         last = Some(told);
     }
-    matches!(last, Some(Outgoing::Close { reason: CloseReason::Stopping, .. }))
+    matches!(last, Some(Outgoing::Close { reason: CloseReason::Standby, .. }))
 }
 
 #[tokio::test]
