@@ -27,6 +27,7 @@ const NO_FAULTS: Budget = Budget {
     freezes: 0,
     deaths: 0,
     repeats: 0,
+    takeovers: 0,
 };
 
 /// One client and a rival, clocks that differ, and nothing goes wrong.
@@ -118,6 +119,13 @@ fn crashes_between_any_two_steps() {
 }
 
 #[test]
+fn a_leader_that_stands_still_while_another_takes_over() {
+    holds("a takeover", with(EVEN, |budget| budget.takeovers = 1), &[SURVIVES]);
+    holds("a takeover and a drop", with(EVEN, |budget| (budget.takeovers, budget.drops) = (1, 1)), &[SURVIVES]);
+    holds("a takeover and an ending", with(EVEN, |budget| (budget.takeovers, budget.revokes) = (1, 1)), &[SURVIVES]);
+}
+
+#[test]
 fn endings_under_a_live_holder() {
     holds("an ending", with(DRIFTING, |budget| budget.revokes = 1), &[ENDS_SLOWLY]);
     holds("an ending and a crash", with(EVEN, |budget| (budget.revokes, budget.crashes) = (1, 1)), &[SURVIVES]);
@@ -171,6 +179,7 @@ fn every_broken_rule_is_noticed() {
     let crash = with(EVEN, |budget| budget.crashes = 1);
     let longer = Size { drift: None, ..DRIFTING };
     let ending = with(longer, |budget| budget.revokes = 1);
+    let takeover = with(longer, |budget| budget.takeovers = 1);
     let store = with(Size { prompt: true, ..EVEN }, |budget| budget.store_failures = 1);
     for (rule, size, properties) in [
         (Broken::CountsFromReceipt, EVEN, USE),
@@ -188,6 +197,7 @@ fn every_broken_rule_is_noticed() {
         (Broken::EndingFromDecision, ending, USE),
         (Broken::LateClose, drop, USE),
         (Broken::AnswersExpiring, drop, USE),
+        (Broken::AnswersUnlooked, takeover, USE),
         (Broken::GrantsFirst, crash, USE),
         (Broken::FenceReset, crash, &[FENCE_GROWS]),
         (Broken::StaysExpiring, store, &[COMES_BACK]),

@@ -55,6 +55,9 @@ pub enum Step {
     /// The broker's process ends; the batch under way is in the store or is not.
     Crash { stored: bool },
     Start,
+    /// It stands still with its machine, and another broker takes the lead; the batch under way is in
+    /// the store or never will be.
+    TakeOver { stored: bool },
 }
 
 impl Model for Size {
@@ -303,6 +306,12 @@ impl Size {
         if budget.stops > 0 && !world.stopping {
             steps.push(Step::StopBroker);
         }
+        if budget.takeovers > 0 {
+            steps.push(Step::TakeOver { stored: false });
+            if !idle || clears {
+                steps.push(Step::TakeOver { stored: true });
+            }
+        }
         if budget.crashes > 0 || world.stopping {
             steps.push(Step::Crash { stored: false });
             if !idle || clears {
@@ -429,6 +438,10 @@ impl Size {
                 world.crash(stored);
             }
             Step::Start => world.start(self),
+            Step::TakeOver { stored } => {
+                world.budget.takeovers -= 1;
+                world.taken_over(self, stored);
+            }
             _ => {}
         }
     }

@@ -162,6 +162,14 @@ impl World {
     /// The broker reads a packet: `Machine::input` and `Machine::call`.
     pub fn take(&mut self, size: &Size, side: usize, up: Up) {
         let (promises, side) = (self.promises(), &mut self.sides[side]);
+        if side.former > 0 && up.socket == 0 {
+            // It finds that another leads, and tells nothing more: `Machine::at_the_door`.
+            if let (Said::Renew { age, .. }, true) = (up.said, size.breaks(Broken::AnswersUnlooked)) {
+                let promise = Promise { number: side.former, long: false, age };
+                side.answer(Down::Renewed { promise, named: 0 });
+            }
+            return;
+        }
         if !side.books.open {
             if matches!(up.said, Said::Renew { .. } | Said::Resume { .. }) && up.socket == 0 {
                 side.answer(Down::Gone);
@@ -267,6 +275,22 @@ impl World {
             side.batch = None;
             side.up = Default::default();
         }
+    }
+
+    /// Another broker takes the lead while this one stands still, and serves at once. Of what this
+    /// one had decided the store has all or, from here on, nothing: its writes are conditional on
+    /// leading. What it had told is under way still, and clients are on their sockets to it.
+    pub fn taken_over(&mut self, size: &Size, stored: bool) {
+        let met: Vec<_> = self.sides.iter().map(|side| (side.presence.socket, side.up)).collect();
+        self.crash(stored);
+        for (side, (socket, up)) in self.sides.iter_mut().zip(met) {
+            if side.client.phase == Phase::Up && (socket == Some(0) || side.former > 0) {
+                side.up = up;
+                side.former = side.answers + 1;
+                side.answers += 2;
+            }
+        }
+        self.start(size);
     }
 
     /// A process takes the books over and accepts connections: `Machine::new`, `accepting`.

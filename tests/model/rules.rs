@@ -35,6 +35,8 @@ pub enum Broken {
     LateClose,
     /// A renewal or a resume is answered though an expiry of the session is decided.
     AnswersExpiring,
+    /// A renewal is answered by whoever led when it last looked, before it came.
+    AnswersUnlooked,
     /// A grant is told before it is stored.
     GrantsFirst,
     /// The fences begin anew when the broker starts.

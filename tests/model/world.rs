@@ -179,6 +179,9 @@ pub struct Side {
     pub batch: Option<Decision>,
     /// The number of the last answer. It grows over restarts.
     pub answers: u8,
+    /// The client's newest socket is that of a leader which another has taken the lead from: the
+    /// number that its next answer would have; else 0.
+    pub former: u8,
 }
 
 /// Faults and wishes that are left.
@@ -193,6 +196,7 @@ pub struct Budget {
     pub freezes: u8,
     pub deaths: u8,
     pub repeats: u8,
+    pub takeovers: u8,
 }
 
 /// The whole world.
@@ -275,6 +279,9 @@ impl Side {
         if !matches!(self.client.phase, Phase::Up | Phase::Resuming) {
             self.down = [None; DOWN];
         }
+        if self.client.phase != Phase::Up {
+            self.former = 0;
+        }
         if !serves || !self.books.open {
             self.presence = Presence::default();
         }
@@ -306,6 +313,7 @@ impl Side {
 
     fn each_number(&mut self, mut with: impl FnMut(&mut u8)) {
         with(&mut self.answers);
+        with(&mut self.former);
         with(&mut self.client.newest.number);
         if let Use::Held { long, .. } = &mut self.client.has {
             with(long);
