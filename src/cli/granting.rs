@@ -69,6 +69,7 @@ pub async fn open(options: Options, messages: &Messages, signals: &mut Signals) 
         tokio::select! {
             result = client.connected() => {
                 result?;
+                said.connected();
                 return Ok(client);
             }
             Some(event) = events.next() => said.event(&event),
@@ -178,18 +179,21 @@ impl<'a> Said<'a> {
             // Another broker may have taken over: whether none is there, a round of tries will tell.
             Event::Disconnected { .. } => self.dropped = true,
             Event::NoBroker { why } => self.trouble(why),
-            Event::Connected { .. } => {
-                let again = if std::mem::take(&mut self.dropped) { "re" } else { "" };
-                if self.trouble.take().is_some() || !again.is_empty() {
-                    let at = self.client.broker().map(|url| format!(" at {url}")).unwrap_or_default();
-                    self.line(format!("{again}connected to the broker{at}"));
-                }
-            }
+            Event::Connected { .. } => self.connected(),
             Event::StoreState { working, message } => {
                 let state = if *working { "works again" } else { "fails, nothing is granted until it works" };
                 self.line(format!("the broker's store {state}: {message}"));
             }
             _ => {}
+        }
+    }
+
+    /// A broker is there, which is said if it was not.
+    fn connected(&mut self) {
+        let again = if std::mem::take(&mut self.dropped) { "re" } else { "" };
+        if self.trouble.take().is_some() || !again.is_empty() {
+            let at = self.client.broker().map(|url| format!(" at {url}")).unwrap_or_default();
+            self.line(format!("{again}connected to the broker{at}"));
         }
     }
 

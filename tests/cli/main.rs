@@ -15,6 +15,7 @@ mod inventory;
 mod leases;
 mod queue;
 mod resources;
+mod standby;
 mod store;
 
 /// A small lab: two androids, an iphone, and a licence that three may share.

@@ -15,6 +15,7 @@ mod detach;
 mod endings;
 mod environment;
 mod exit_codes;
+mod failover;
 mod keyed;
 mod killed;
 mod nested;
