@@ -1,12 +1,23 @@
-"""Holds an Android phone while it works. Needs `pip install websockets`; LEASEHOLD_URL is ws:// or wss://."""
-import json, os, uuid
+"""Holds an Android phone while it works. Needs `pip install websockets`; LEASEHOLD_URL is ws:// or wss://, one or several."""
+import json, os, time, uuid
 from itertools import count
+from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 needs, ids = ["phone,os=android"], count(1)
-base = os.environ.get("LEASEHOLD_URL", "ws://127.0.0.1:5327").rstrip("/")
+urls = os.environ.get("LEASEHOLD_URL", "ws://127.0.0.1:5327").split(",")
 
-with connect(f"{base}/v1/ws", subprotocols=["leasehold.v1"]) as ws:
+def reach():
+    """A socket to the broker that leads. Those that stand by send there, which the library follows (from 17.1)."""
+    for url in urls * 30:
+        try:
+            return connect(f"{url.strip(' /')}/v1/ws", subprotocols=["leasehold.v1"], open_timeout=5)
+        except (OSError, WebSocketException) as error:
+            why = f"{url}: {error}"
+            time.sleep(0.3)
+    raise SystemExit(f"no broker: {why}")
+
+with reach() as ws:
 
     def hear(wanted):
         """The first message that is wanted; the others are news that this client has no use for."""

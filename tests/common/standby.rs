@@ -69,9 +69,11 @@ impl Shared {
         while !request.ends_with("\r\n\r\n") && reader.read_line(&mut request)? > 0 {}
         let Some(path) = request.split(' ').nth(1) else { return Ok(()) };
         *self.asked.lock().expect("nobody panicked") += 1;
+        // Libraries for WebSockets follow to their own scheme, those for HTTP to theirs.
+        let scheme = if request.to_ascii_lowercase().contains("\r\nupgrade: websocket\r\n") { "ws" } else { "http" };
         let leader = *self.leader.lock().expect("nobody panicked");
         let (status, header) = match leader {
-            Some(port) => ("307 Temporary Redirect", format!("Location: http://127.0.0.1:{port}{path}")),
+            Some(port) => ("307 Temporary Redirect", format!("Location: {scheme}://127.0.0.1:{port}{path}")),
             None => ("503 Service Unavailable", "Retry-After: 1".to_owned()),
         };
         let code: u16 = status[..3].parse().expect("a status");

@@ -14,7 +14,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::broker::Broker;
-use common::process::{self, Output};
+use common::process::{self, Output, Process};
+use common::proxy::Proxy;
+use common::standby::Standby;
+use common::wait::until;
 
 /// The lab of the README.
 const LAB: &str = include_str!("../../examples/lab.toml");
@@ -108,6 +111,66 @@ fn is_told_what_is_impossible(client: fn(&Path) -> Option<Command>) {
     let output = run(&broker, command);
     assert_ne!(output.code, Some(0), "{output:?}");
     assert!(output.stderr.contains("android"), "{output:?}");
+}
+
+/// With several brokers, the first of which is gone and the second of which stands by.
+#[track_caller]
+fn finds_the_leader(client: fn(&Path) -> Option<Command>) {
+    let broker = Broker::with_inventory(LAB_OF_TWO);
+    let Some(mut command) = client(broker.dir()) else { return };
+    let gone = Proxy::to(broker.port());
+    gone.refuse();
+    let standby = Standby::of(broker.port());
+    let urls = format!("{},{}", gone.url(), standby.url());
+    let printed = process::run(command.env("LEASEHOLD_URL", urls).env("USER", "tester")).exits(0).stdout;
+    assert!(printed.starts_with("pixel-"), "{printed:?}");
+    assert!(standby.asked() > 0);
+}
+
+#[test]
+fn rust_finds_the_leader() {
+    finds_the_leader(rust);
+}
+
+#[test]
+fn python_finds_the_leader() {
+    finds_the_leader(python);
+}
+
+#[test]
+fn node_finds_the_leader() {
+    finds_the_leader(node);
+}
+
+/// It holds and it waits while another broker takes over, which stand for one another here by two
+/// networks that lead to one broker.
+#[test]
+fn python_resumes_at_another_broker() {
+    let Some(python) = tool("LEASEHOLD_TEST_PYTHON") else { return };
+    let one = LAB_OF_TWO.replace("pixel-{1,2}", "pixel");
+    let broker = Broker::with_inventory(&one);
+    let (first, second) = (Proxy::to(broker.port()), Proxy::to(broker.port()));
+    let start = || {
+        let mut command = Command::new(&python);
+        command.arg(example("resuming.py")).env("LEASEHOLD_URL", format!("{},{}", first.url(), second.url()));
+        Process::start(&mut command)
+    };
+    let mut holds = start();
+    holds.stdout.wait_for("pixel");
+    let mut waits = start();
+    let queued = || broker.sh("queue --json").exits(0).json().as_array().is_some_and(|queue| queue.len() == 1);
+    until("the second one waits", queued);
+
+    first.refuse();
+    until("both come by the other network", || second.accepted() >= 2);
+    holds.write("\n");
+    holds.wait().exits(0);
+    waits.stdout.wait_for("pixel");
+    waits.write("\n");
+    waits.wait().exits(0);
+    let ended = broker.sh("lease ls --all --json").exits(0).json();
+    let why: Vec<&str> = ended.as_array().into_iter().flatten().filter_map(|l| l["ended"]["why"].as_str()).collect();
+    assert_eq!(why, ["released", "released"], "{ended}");
 }
 
 #[test]
