@@ -31,9 +31,13 @@ struct Play {
 
 impl Play {
     fn new(urls: usize) -> Self {
+        Self::with_jitter(urls, |_| 0)
+    }
+
+    fn with_jitter(urls: usize, jitter: fn(u64) -> u64) -> Self {
         let open = SessionOpen { instance: "me".to_owned(), ..SessionOpen::default() };
         let urls = (0..urls).map(|url| format!("ws://{url}")).collect();
-        let config = Config { urls, open, connect_timeout_ms: 120_000, jitter: |_| 0 };
+        let config = Config { urls, open, connect_timeout_ms: 120_000, jitter };
         let machine = Machine::new(config, BootTime(0));
         let mut play =
             Self { machine, now: 0, sent: Vec::new(), events: Vec::new(), answers: Vec::new(), links: Vec::new() };
