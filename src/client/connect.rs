@@ -26,7 +26,7 @@ use super::error::ClientError;
 use super::proxy::{Proxies, tunnel};
 use super::redirect::{Trail, sends_elsewhere};
 use super::url::BaseUrl;
-use crate::protocol::error::Problem;
+use crate::protocol::error::{Problem, code};
 use crate::protocol::{MESSAGE_BYTES_MAX, SUBPROTOCOL, WEBSOCKET_PATH};
 
 /// Longest time for each step: connecting, the proxy's tunnel, TLS, the upgrade.
@@ -38,9 +38,6 @@ pub(crate) const STEP_TIMEOUT_SHORT: Duration = Duration::from_secs(2);
 const BUFFER_BYTES: usize = 4 * 1024;
 /// Bytes of a refusal's body that an error shows.
 const SHOWN_BYTES_MAX: usize = 200;
-
-/// The code of a broker that stands by.
-pub(crate) const STANDBY: &str = "standby";
 
 /// A WebSocket to a broker.
 pub(crate) type Socket = WebSocketStream<Stream>;
@@ -278,7 +275,7 @@ fn upgrade_refused(address: &str, error: WsError) -> ClientError {
 /// What a broker says that stands by while it knows no leader.
 pub(crate) fn standby(status: u16, body: &[u8]) -> Option<Problem> {
     let problem: Problem = serde_json::from_slice(body).ok().filter(|_| status == 503)?;
-    (problem.code == STANDBY).then_some(problem)
+    (problem.code == code::STANDBY).then_some(problem)
 }
 
 /// The beginning of a body in one printable line, as `: "..."`; nothing where it is empty.

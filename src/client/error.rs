@@ -101,8 +101,8 @@ impl ClientError {
 
 /// Whether a broker's code says that the same may be asked again later.
 pub(crate) fn is_passing(code: &str) -> bool {
-    use crate::protocol::error::code::{OVERLOADED, UNAVAILABLE};
-    matches!(code, OVERLOADED | UNAVAILABLE | "standby" | "stopping" | "too_many_sessions")
+    use crate::protocol::error::code::{OVERLOADED, STANDBY, UNAVAILABLE};
+    matches!(code, OVERLOADED | STANDBY | UNAVAILABLE | "stopping" | "too_many_sessions")
 }
 
 impl From<RpcError> for ClientError {

@@ -23,13 +23,13 @@ use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HOST, HeaderName, Heade
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 
-use super::connect::{STANDBY, STEP_TIMEOUT, STEP_TIMEOUT_SHORT, Stream};
+use super::connect::{STEP_TIMEOUT, STEP_TIMEOUT_SHORT, Stream};
 use super::error::ClientError;
 use super::http::{Answer, Http};
 use super::redirect::{Trail, sends_elsewhere};
 use super::url::BaseUrl;
 use crate::clock::{BootTime, boot_now, jitter};
-use crate::protocol::error::Problem;
+use crate::protocol::error::{Problem, code};
 
 /// Bytes of an answer that is read whole. A page of a listing stays far below.
 const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -268,7 +268,7 @@ impl Http {
 
     /// Whether another broker will do it, or this one in a moment.
     fn is_passing(&self, problem: &Problem) -> bool {
-        problem.code == STANDBY || problem.code == "stopping" && self.urls.len() > 1
+        problem.code == code::STANDBY || problem.code == "stopping" && self.urls.len() > 1
     }
 }
 

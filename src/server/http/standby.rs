@@ -10,8 +10,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::header::{LOCATION, RETRY_AFTER};
-use axum::http::{HeaderValue, StatusCode, Uri};
+use axum::http::header::{LOCATION, RETRY_AFTER, UPGRADE};
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware;
 use axum::response::Response;
 use axum::routing::get;
@@ -83,20 +83,22 @@ async fn scrape(State(process): State<Arc<Process>>) -> Response {
 /// Everything else, a WebSocket too: the leader's.
 async fn elsewhere(State(process): State<Arc<Process>>, request: Request) -> Response {
     let sight = process.seen().unwrap_or_default();
-    let location = leader(&sight).and_then(|leader| location(leader, request.uri()));
+    let location = leader(&sight).and_then(|leader| location(leader, &request));
     let Some(location) = location else { return unavailable(&sight) };
     let mut response = problem::problem(problem_of(&sight, StatusCode::TEMPORARY_REDIRECT));
     response.headers_mut().insert(LOCATION, location);
     response
 }
 
-/// The same path and query at the leader's. `http` and `https`, for a WebSocket as well: it begins
-/// as a request, and libraries follow no other scheme.
-fn location(leader: &Leader, asked: &Uri) -> Option<HeaderValue> {
-    let path = asked.path_and_query().map_or("/", |path| path.as_str());
+/// The same path and query at the leader's. For a WebSocket with `ws` or `wss`: most of their
+/// libraries follow to no other scheme, as those for HTTP follow to `http` and `https` only.
+fn location(leader: &Leader, asked: &Request) -> Option<HeaderValue> {
+    let path = asked.uri().path_and_query().map_or("/", |path| path.as_str());
     // `*` and an authority are asked of this broker, not of a place in it.
     let path = if path.starts_with('/') { path } else { "/" };
-    HeaderValue::from_str(&format!("{}{path}", leader.http)).ok()
+    let upgrades = asked.headers().get(UPGRADE).is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"));
+    let base = if upgrades { leader.http.replacen("http", "ws", 1) } else { leader.http.clone() };
+    HeaderValue::from_str(&format!("{base}{path}")).ok()
 }
 
 /// What `GET /v1/status` tells here.

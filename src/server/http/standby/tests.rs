@@ -96,7 +96,9 @@ async fn everything_of_the_lab_is_the_leaders() {
     ] {
         let got = standby.ask(method, path, headers).await;
         assert_eq!(got.status, 307, "{method} {path}: {}", got.text);
-        assert_eq!(got.header("location"), Some(format!("https://lab.example.org/one{path}").as_str()), "{method}");
+        let scheme = if headers == UPGRADE { "wss" } else { "https" };
+        let there = format!("{scheme}://lab.example.org/one{path}");
+        assert_eq!(got.header("location"), Some(there.as_str()), "{method}");
         assert_eq!(got.header("content-type"), Some("application/problem+json"), "{method} {path}");
         let problem = got.json();
         assert_eq!(
