@@ -16,4 +16,5 @@ mod history;
 pub mod moving;
 mod state;
 #[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests;

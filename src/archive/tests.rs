@@ -10,6 +10,7 @@ use std::sync::Arc;
 use super::check::{Checked, check};
 use super::fill::{Copied, books, compare, fill};
 use super::moving::moved;
+use crate::clock::random_secret;
 use crate::core::apply::{Declared, DeclaredResource};
 use crate::core::broker::Broker;
 use crate::core::claim::ClaimSpec;
@@ -22,8 +23,10 @@ use crate::core::session::{SecretHash, SessionKind};
 use crate::core::tables::{Batch, JournalFilter, Tables};
 use crate::core::types::{Key, LabTime, LeaseId, Owner, ResourceName, SessionId};
 use crate::store::archive::{Snapshot, Target};
+use crate::store::postgres::{Postgres, PostgresSnapshot, PostgresTarget, Shared, Taken};
 use crate::store::sqlite::{Replace, Sqlite, SqliteSnapshot, SqliteTarget};
 use crate::store::{Reader, Store, StoreError};
+use crate::testing::postgres as server;
 
 /// A place for a store, and the ways to open it.
 trait Place {
@@ -65,6 +68,46 @@ impl Place for OnDisk {
 
     async fn target(&self) -> Result<SqliteTarget, StoreError> {
         SqliteTarget::store(&self.path, Replace::Nothing).await
+    }
+}
+
+/// A database of its own, on a server of the tests' own.
+struct InDatabase {
+    url: String,
+}
+
+impl InDatabase {
+    fn new() -> Option<Self> {
+        Some(Self { url: server::shared()?.database() })
+    }
+
+    /// One more broker, which has taken the lead.
+    async fn led(&self) -> (Postgres, Shared) {
+        let term_ms = 60_000;
+        let mut shared = Shared::connect(&self.url, &random_secret(), "ws://here:5327", term_ms).await.unwrap();
+        let seen = shared.observe().await.unwrap();
+        match shared.take(seen.epoch, seen.beat).await.unwrap() {
+            Taken::Lead(store) => (*store, shared),
+            Taken::Passed => panic!("another was faster"),
+        }
+    }
+}
+
+impl Place for InDatabase {
+    type Store = Postgres;
+    type Snapshot = PostgresSnapshot;
+    type Target = PostgresTarget;
+
+    async fn open(&self) -> Postgres {
+        self.led().await.0
+    }
+
+    async fn snapshot(&self) -> Result<PostgresSnapshot, StoreError> {
+        PostgresSnapshot::open(&self.url).await
+    }
+
+    async fn target(&self) -> Result<PostgresTarget, StoreError> {
+        PostgresTarget::store(&self.url).await
     }
 }
 
@@ -277,6 +320,7 @@ async fn what_is_not_finished_is_no_store(from: &impl Place, to: &impl Place) {
     source.close().await.unwrap();
     let mut store = to.open().await;
     assert_eq!(store.load().await.unwrap(), Tables::default());
+    store.give_up().await.unwrap();
     drop(store);
     // It is empty, though a broker has opened it.
     copied(from, to).await;
@@ -340,6 +384,25 @@ between! { file_to_file: OnDisk::new(), OnDisk::new() =>
     what_retention_left_is_proved,
 }
 
+between! { file_to_database: OnDisk::new(), InDatabase::new() =>
+    everything_is_copied,
+    a_copy_is_put_into_use,
+    what_is_not_finished_is_no_store,
+}
+
+between! { database_to_file: InDatabase::new(), OnDisk::new() =>
+    everything_is_copied,
+    a_copy_is_put_into_use,
+    a_snapshot_is_of_one_moment,
+    what_retention_left_is_proved,
+}
+
+between! { database_to_database: InDatabase::new(), InDatabase::new() =>
+    everything_is_copied,
+    a_copy_is_put_into_use,
+    what_is_not_finished_is_no_store,
+}
+
 /// The file is not there before it is whole, and what a crash left of another is nobody's.
 #[tokio::test]
 async fn a_file_has_its_name_once_it_is_whole() {
@@ -356,4 +419,24 @@ async fn a_file_has_its_name_once_it_is_whole() {
     target.finish().await.unwrap();
     assert!(to.path.exists() && !part(&to.path).exists());
     proved(&to).await;
+}
+
+/// While a store is kept still nobody takes the lead, whoever tries is told of, and then all is as ever.
+#[tokio::test]
+async fn a_database_that_is_kept_still_has_no_leader() {
+    let Some(place) = InDatabase::new() else { return };
+    let (store, mut shared) = place.led().await;
+    let mut lab = Lab::new(store).await;
+    lab.live().await;
+    lab.store.give_up().await.unwrap();
+    shared.leave().await;
+    let mut still = PostgresSnapshot::offline(&place.url, |_| panic!("they said goodbye")).await.unwrap();
+    let mut shared = Shared::connect(&place.url, "late", "ws://late:5327", 1_000).await.unwrap();
+    let seen = shared.observe().await.unwrap();
+    assert!(shared.take(seen.epoch, seen.beat).await.is_err());
+    assert!(check(&mut still).await.unwrap().found.is_empty());
+    // The one that waits would go on there.
+    let closed = still.close().await;
+    assert!(matches!(&closed, Err(StoreError::InUse { by: Some(url) }) if url == "ws://late:5327"), "{closed:?}");
+    assert!(matches!(shared.take(seen.epoch, seen.beat).await.unwrap(), Taken::Lead(_)), "nothing has changed");
 }

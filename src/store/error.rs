@@ -49,6 +49,11 @@ pub enum StoreError {
         /// The lock file.
         path: String,
     },
+    /// A broker writes to it, and it was to be still.
+    InUse {
+        /// Where it says it is reached, when it does.
+        by: Option<String>,
+    },
     /// Another broker leads the lab: this process writes nothing more.
     Deposed {
         /// Where the other says it is reached, when it does.
@@ -89,6 +94,10 @@ impl fmt::Display for StoreError {
                     f,
                     "another broker has this store open (it holds the lock {path}): stop it, or use another --store"
                 )
+            }
+            Self::InUse { by } => {
+                let at = by.as_deref().map_or_else(String::new, |url| format!(", {url}"));
+                write!(f, "a broker uses this store{at}: stop every broker on it first")
             }
             Self::Deposed { by } => {
                 let at = by.as_deref().map_or_else(String::new, |url| format!(", at {url}"));

@@ -99,6 +99,12 @@ impl Target {
         &self.name
     }
 
+    /// Whether both are the same store, as far as their URLs tell: by one name, and by the same options,
+    /// which may name a schema.
+    pub fn is(&self, other: &Self) -> bool {
+        self.name == other.name && self.options.get_options() == other.options.get_options()
+    }
+
     /// How connections of a pool are made; each still needs its settings.
     pub fn options(&self, who: Who) -> PgConnectOptions {
         self.options.clone().application_name(who.name())
@@ -184,6 +190,8 @@ pub enum Who {
     Reader,
     /// Reads the tables, whole, which may take long.
     Loader,
+    /// Reads or fills a whole store, in one transaction that takes as long as it takes.
+    Mover,
 }
 
 impl Who {
@@ -193,6 +201,7 @@ impl Who {
             Self::Leader => "leasehold leader",
             Self::Standby => "leasehold standby",
             Self::Reader | Self::Loader => "leasehold reader",
+            Self::Mover => "leasehold store",
         }
     }
 
@@ -217,7 +226,7 @@ impl Who {
             ("tcp_keepalives_idle", "1".to_owned()),
             ("tcp_keepalives_interval", "1".to_owned()),
             ("tcp_keepalives_count", "2".to_owned()),
-            ("idle_in_transaction_session_timeout", ms(limits.statement_ms)),
+            ("idle_in_transaction_session_timeout", ms(if self == Self::Mover { 0 } else { limits.statement_ms })),
             ("default_transaction_isolation", "read committed".to_owned()),
         ];
         match self {
@@ -229,6 +238,9 @@ impl Who {
             ]),
             Self::Reader => settings.push(("statement_timeout", ms(limits.read_ms))),
             Self::Loader => settings.push(("statement_timeout", "0".to_owned())),
+            Self::Mover => {
+                settings.extend(["statement_timeout", "lock_timeout", "transaction_timeout"].map(|name| (name, ms(0))));
+            }
         }
         match self {
             // A batch is a statement of many parts, planned once for all its sizes, and each row of it is
@@ -246,6 +258,7 @@ impl Who {
             // That it stands by is a hint, which may be lost, and is taken back by time alone.
             Self::Standby => settings.push(("synchronous_commit", "off".to_owned())),
             Self::Reader | Self::Loader => settings.push(("default_transaction_read_only", "on".to_owned())),
+            Self::Mover => settings.push(("synchronous_commit", "on".to_owned())),
         }
         settings
     }
@@ -267,6 +280,10 @@ pub struct Limits {
 }
 
 impl Limits {
+    /// Nobody waits for whoever reads or fills a whole store.
+    pub const UNHURRIED: Self =
+        Self { statement_ms: 0, dead_ms: 60_000, write_ms: 60_000, connect_ms: 15_000, read_ms: 600_000 };
+
     /// All that has to do with leading lies within the term.
     pub const fn of_term(term_ms: u64) -> Self {
         Self {

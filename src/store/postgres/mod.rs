@@ -21,6 +21,8 @@ mod prune;
 mod read;
 mod schema;
 mod shared;
+mod snapshot;
+mod target;
 mod watch;
 mod write;
 
@@ -37,6 +39,8 @@ use connect::{Limits, Target, Who};
 use lead::{Last, Lead};
 pub use read::PostgresReader;
 pub use shared::{Broker, Shared, Taken};
+pub use snapshot::PostgresSnapshot;
+pub use target::PostgresTarget;
 pub use watch::{Seen, Step, Watch, margin_ms};
 use write::Texts;
 
@@ -48,6 +52,12 @@ type Result<T> = std::result::Result<T, StoreError>;
 /// When it is no such URL; nothing of it is shown.
 pub fn name_of(url: &str) -> Result<String> {
     Target::parse(url).map(|target| target.name().to_owned())
+}
+
+/// Whether both URLs are of one store, as far as they tell.
+#[must_use]
+pub fn is_same(one: &str, other: &str) -> bool {
+    Target::parse(one).is_ok_and(|one| Target::parse(other).is_ok_and(|other| one.is(&other)))
 }
 
 /// Beats in a term, of which all but one may be late.

@@ -34,7 +34,7 @@ pub struct SqliteSnapshot {
     /// What the file is.
     kind: Kind,
     /// A copy made to read what an older version wrote; goes with this.
-    scratch: Option<PathBuf>,
+    _scratch: Option<Scratch>,
     /// Held, not used.
     _lock: Option<File>,
 }
@@ -58,7 +58,7 @@ impl SqliteSnapshot {
         sqlx::raw_sql("PRAGMA query_only = ON; BEGIN").execute(&mut connection).await.map_err(failed(READING))?;
         // The transaction begins with its first look.
         sqlx::query("SELECT batch FROM lab").fetch_optional(&mut connection).await.map_err(failed(READING))?;
-        Ok(Self { path: path.to_owned(), connection, kind: found.kind, scratch: None, _lock: None })
+        Ok(Self { path: path.to_owned(), connection, kind: found.kind, _scratch: None, _lock: None })
     }
 
     /// Opens a store that no broker has open and keeps brokers off it, or a backup. What an older
@@ -72,35 +72,30 @@ impl SqliteSnapshot {
             Kind::Store => fs::canonicalize(path).map_err(failed(READING)).and_then(|path| take_lock(&path).map(Some)),
             Kind::Backup => Ok(None),
         };
-        let is_old = (1..schema::VERSION).contains(&found.version);
-        let copied = if is_old && lock.is_ok() { scratch_copy(&mut connection, scratch).await } else { Ok(()) };
+        let is_old = lock.is_ok() && (1..schema::VERSION).contains(&found.version);
+        let copied = if is_old { Scratch::copy(&mut connection, scratch).await.map(Some) } else { Ok(None) };
+        // Read from only.
         let _ = connection.close().await;
         let lock = lock?;
-        let opened = if is_old { Self::upgraded(path, scratch, found, copied).await } else { Self::open(path).await };
-        Ok(Self { _lock: lock, ..opened? })
+        let opened = match copied? {
+            Some(scratch) => Self::upgraded(path, scratch, found).await?,
+            None => Self::open(path).await?,
+        };
+        Ok(Self { _lock: lock, ..opened })
     }
 
-    async fn upgraded(path: &Path, scratch: &Path, found: schema::Found, copied: Result<()>) -> Result<Self> {
-        let opened = async {
-            copied?;
-            let mut connection = options(scratch).connect().await.map_err(failed(READING))?;
-            schema::migrate(&mut connection, found.version).await?;
-            schema::mark(&mut connection, found.kind).await?;
-            connection.close().await.map_err(failed(READING))?;
-            Self::open(scratch).await
-        };
-        match opened.await {
-            Ok(opened) => Ok(Self { path: path.to_owned(), scratch: Some(scratch.to_owned()), ..opened }),
-            Err(error) => {
-                remove(scratch);
-                Err(error)
-            }
-        }
+    async fn upgraded(path: &Path, scratch: Scratch, found: schema::Found) -> Result<Self> {
+        let mut connection = options(&scratch.0).connect().await.map_err(failed(READING))?;
+        schema::migrate(&mut connection, found.version).await?;
+        schema::mark(&mut connection, found.kind).await?;
+        connection.close().await.map_err(failed(READING))?;
+        let opened = Self::open(&scratch.0).await?;
+        Ok(Self { path: path.to_owned(), _scratch: Some(scratch), ..opened })
     }
 
     /// What it reads, once it is being written by this process.
     pub(super) const fn of(path: PathBuf, connection: SqliteConnection, kind: Kind) -> Self {
-        Self { path, connection, kind, scratch: None, _lock: None }
+        Self { path, connection, kind, _scratch: None, _lock: None }
     }
 
     /// Whether the file is a backup.
@@ -249,11 +244,7 @@ impl Snapshot for SqliteSnapshot {
     }
 
     async fn close(self) -> Result<()> {
-        let closed = self.connection.close().await.map_err(failed("close the store"));
-        if let Some(scratch) = &self.scratch {
-            remove(scratch);
-        }
-        closed
+        self.connection.close().await.map_err(failed("close the store"))
     }
 }
 
@@ -289,11 +280,25 @@ pub(super) async fn look(path: &Path) -> Result<(SqliteConnection, schema::Found
     }
 }
 
-/// A copy for this user alone, under a name that nobody has.
-async fn scratch_copy(connection: &mut SqliteConnection, scratch: &Path) -> Result<()> {
-    let doing = "make a copy to read what an older version wrote";
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(scratch).map_err(failed(doing))?;
-    vacuum_into(connection, scratch).await
+/// A file of our own that goes with this.
+#[derive(Debug)]
+struct Scratch(PathBuf);
+
+impl Scratch {
+    /// A copy for this user alone, under a name that nobody has.
+    async fn copy(connection: &mut SqliteConnection, path: &Path) -> Result<Self> {
+        let doing = "make a copy to read what an older version wrote";
+        OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed(doing))?;
+        let scratch = Self(path.to_owned());
+        vacuum_into(connection, path).await?;
+        Ok(scratch)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        remove(&self.0);
+    }
 }
 
 /// Writes all that the connection's file holds into another, which must be empty or not there.
