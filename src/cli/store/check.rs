@@ -8,6 +8,7 @@ use crate::cli::output::{self, Cell, Screen, Table};
 use crate::cli::{Failure, exit_code, runtime};
 use crate::store::StoreError;
 use crate::store::archive::Snapshot;
+use crate::store::postgres::PostgresSnapshot;
 use crate::store::sqlite::SqliteSnapshot;
 
 /// What is printed with `--json`.
@@ -22,7 +23,8 @@ struct Report<'a> {
 pub(super) fn check(place: &Place, json: bool) -> Result<u8, Failure> {
     let looked = runtime()?.block_on(async {
         match place {
-            Place::Sqlite(path) => looked(SqliteSnapshot::open(path).await?).await,
+            Place::File(path) => looked(SqliteSnapshot::open(path).await?).await,
+            Place::Database { url, .. } => looked(PostgresSnapshot::open(url).await?).await,
         }
     });
     let (store, checked) = looked.map_err(|error| Failure::refused(format!("{place}: {error}")))?;

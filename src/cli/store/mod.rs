@@ -27,7 +27,8 @@ pub struct StoreCommand {
 /// Which store, where `serve` would take it from.
 #[derive(Debug, Args)]
 struct Which {
-    /// Where the data is: sqlite:PATH [default: leasehold.db in $STATE_DIRECTORY or $XDG_STATE_HOME/leasehold]
+    /// Where the data is: sqlite:PATH [default: leasehold.db in $STATE_DIRECTORY or $XDG_STATE_HOME/leasehold], or
+    /// postgres://USER@HOST:PORT/DATABASE
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
 }
@@ -39,15 +40,15 @@ enum Act {
     /// Replays the journal by the code that wrote it and compares what comes of it with the tables, row by row.
     /// Prints each difference; exits 0 where there is none, else 1.
     Check(Which),
-    /// Copy a stopped broker's store into an empty one, and put the copy into use
+    /// Copy a store that no broker uses into an empty one, and put the copy into use
     ///
     /// Copies everything, compares every row, then ends every session that the copy holds and raises its fences by
     /// 2^32: the copy goes on in place of the original, which stays as it is and is not to be served again.
     Copy {
-        /// The store to copy: sqlite:PATH
+        /// The store to copy: sqlite:PATH or postgres://...
         #[arg(long, value_name = "STORE")]
         from: String,
-        /// The store to be: sqlite:PATH
+        /// The store to be: sqlite:PATH or postgres://...
         #[arg(long, value_name = "STORE")]
         to: String,
     },
@@ -80,8 +81,12 @@ impl StoreCommand {
         match self.act {
             Act::Check(which) => check::check(&which.place()?, json),
             Act::Copy { from, to } => moving::copy(&Place::parse("--from", &from)?, &Place::parse("--to", &to)?, json),
-            Act::Backup { file, force, which } => moving::backup(&which.place()?, &file, force, json),
-            Act::Restore { file, force, which } => moving::restore(&file, &which.place()?, force, json),
+            Act::Backup { file, force, which } => {
+                moving::backup(&which.place()?, &Place::parse_file(&file)?, force, json)
+            }
+            Act::Restore { file, force, which } => {
+                moving::restore(&Place::parse_file(&file)?, &which.place()?, force, json)
+            }
         }
     }
 }

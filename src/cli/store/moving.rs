@@ -1,5 +1,6 @@
 //! `store copy`, `backup` and `restore`: rows from one store into another.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use serde::Serialize;
@@ -13,6 +14,7 @@ use crate::clock::wall_now_ms;
 use crate::core::event::Event;
 use crate::store::StoreError;
 use crate::store::archive::{Snapshot, Target};
+use crate::store::postgres::{PostgresSnapshot, PostgresTarget};
 use crate::store::sqlite::{self, Replace, SqliteSnapshot, SqliteTarget};
 
 /// What is printed with `--json`.
@@ -30,7 +32,7 @@ struct Report {
 }
 
 /// What putting a copy into use came to.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Moved {
     sessions_ended: usize,
     leases_ended: usize,
@@ -38,28 +40,56 @@ struct Moved {
     last_lease: u64,
 }
 
+/// What a copy is made for.
+#[derive(Clone, Copy)]
+enum Purpose {
+    /// To be served; no store of this lab is known to have given a fence above this.
+    Use { last_lease: u64 },
+    /// To be kept.
+    Keep,
+}
+
 pub(super) fn copy(from: &Place, to: &Place, json: bool) -> Result<u8, Failure> {
-    if same(from, to) {
+    if from.is(to) {
         return Err(Failure::usage(format!("--from and --to are the same store, {from}")));
     }
     let copied = runtime()?.block_on(async {
-        let source = offline(from).await?;
-        if source.is_backup() {
-            return Err(Failure::refused(format!(
-                "{from} is a backup: put it into use with `leasehold store restore FILE --store {to}`"
-            )));
+        match from {
+            Place::File(path) => {
+                let source = still_file(path).await.map_err(|error| at(from, error))?;
+                if source.is_backup() {
+                    return Err(Failure::refused(format!(
+                        "{from} is a backup: put it into use with `leasehold store restore FILE --store {to}`"
+                    )));
+                }
+                put_into_use(source, to, false).await
+            }
+            Place::Database { url, .. } => {
+                let source = PostgresSnapshot::offline(url, |ms| {
+                    let seconds = ms / 1_000;
+                    output::say(&format!(
+                        "a broker did not say that it stopped: watching for {seconds} s whether it is there still"
+                    ));
+                });
+                put_into_use(source.await.map_err(|error| at(from, error))?, to, false).await
+            }
         }
-        put_into_use(source, to, false).await
     });
     tell(&copied?, "copied", json)
 }
 
 pub(super) fn restore(file: &Path, to: &Place, force: bool, json: bool) -> Result<u8, Failure> {
-    let from = Place::Sqlite(file.to_owned());
-    if same(&from, to) {
+    let from = Place::File(file.to_owned());
+    if from.is(to) {
         return Err(Failure::usage(format!("{} is the store itself, not a backup of it", file.display())));
     }
-    let restored = runtime()?.block_on(async { put_into_use(offline(&from).await?, to, force).await });
+    if force && matches!(to, Place::Database { .. }) {
+        return Err(Failure::usage("--force moves a file aside, and a database cannot be: name an empty one"));
+    }
+    let restored = runtime()?.block_on(async {
+        let source = still_file(file).await.map_err(|error| at(&from, error))?;
+        put_into_use(source, to, force).await
+    });
     tell(&restored?, "restored", json)
 }
 
@@ -70,15 +100,20 @@ pub(super) fn backup(from: &Place, file: &Path, force: bool, json: bool) -> Resu
             file.display()
         )));
     }
-    if same(from, &Place::Sqlite(file.to_owned())) {
+    if from.is(&Place::File(file.to_owned())) {
         return Err(Failure::usage(format!("{} is the store itself", file.display())));
     }
-    let done = runtime()?.block_on(async {
+    runtime()?.block_on(async {
         match from {
-            Place::Sqlite(path) => sqlite::backup(path, file).await,
+            Place::File(path) => sqlite::backup(path, file).await.map_err(|error| at(from, error)),
+            Place::Database { url, .. } => {
+                let source = PostgresSnapshot::open(url).await.map_err(|error| at(from, error))?;
+                let to = Place::File(file.to_owned());
+                let target = SqliteTarget::backup(file).await.map_err(|error| at(&to, error))?;
+                filled(source, target, Purpose::Keep).await.map(drop)
+            }
         }
-    });
-    done.map_err(|error| Failure::refused(format!("{from}: {error}")))?;
+    })?;
     let bytes = file.metadata().map_or(0, |metadata| metadata.len());
     if json {
         let told = serde_json::json!({ "from": from.to_string(), "to": file.display().to_string(), "bytes": bytes });
@@ -89,36 +124,35 @@ pub(super) fn backup(from: &Place, file: &Path, force: bool, json: bool) -> Resu
     Ok(exit_code::DONE)
 }
 
-/// Whether both are one file; one that is not there is no other.
-fn same(one: &Place, other: &Place) -> bool {
-    match (one, other) {
-        (Place::Sqlite(one), Place::Sqlite(other)) => {
-            one == other || one.canonicalize().is_ok_and(|one| other.canonicalize().is_ok_and(|other| one == other))
-        }
-    }
-}
-
-/// Opens a store that no broker has open, or a backup.
-async fn offline(place: &Place) -> Result<SqliteSnapshot, Failure> {
-    let Place::Sqlite(path) = place;
+/// Opens the file of a store that no broker has open, or a backup.
+async fn still_file(path: &Path) -> Result<SqliteSnapshot, StoreError> {
     // What an older version wrote is read from a copy.
     let scratch = std::env::temp_dir().join(format!("leasehold-{}.db", std::process::id()));
-    SqliteSnapshot::offline(path, &scratch).await.map_err(|error| at(&place.to_string(), error))
+    SqliteSnapshot::offline(path, &scratch).await
 }
 
 async fn put_into_use<S: Snapshot>(from: S, to: &Place, force: bool) -> Result<Report, Failure> {
+    let no_room = |error| match error {
+        StoreError::NotEmpty { .. } => {
+            let remedy = match to {
+                Place::File(_) => "name another, or move that one away (`store restore --force` does that)",
+                Place::Database { .. } => "name an empty database, or make this one empty yourself",
+            };
+            Failure::refused(format!("{error}: {remedy}"))
+        }
+        other => at(to, other),
+    };
     match to {
-        Place::Sqlite(path) => {
+        Place::File(path) => {
             let aside = || Replace::Aside(format!(".replaced-{}", wall_now_ms() / 1_000));
             let replace = if force { aside() } else { Replace::Nothing };
-            let target = SqliteTarget::store(path, replace).await.map_err(|error| match error {
-                StoreError::NotEmpty { .. } => Failure::refused(format!(
-                    "{error}: name another, or move that one away (`store restore --force` does that)"
-                )),
-                other => at(&to.to_string(), other),
-            })?;
+            let target = SqliteTarget::store(path, replace).await.map_err(no_room)?;
             let last_lease = if force { last_lease(path).await } else { 0 };
-            filled(from, target, last_lease).await
+            filled(from, target, Purpose::Use { last_lease }).await
+        }
+        Place::Database { url, .. } => {
+            let target = PostgresTarget::store(url).await.map_err(no_room)?;
+            filled(from, target, Purpose::Use { last_lease: 0 }).await
         }
     }
 }
@@ -141,18 +175,21 @@ async fn last_lease(path: &Path) -> u64 {
     }
 }
 
-async fn filled<S: Snapshot, T: Target>(mut from: S, mut to: T, last_lease: u64) -> Result<Report, Failure> {
+async fn filled<S: Snapshot, T: Target>(mut from: S, mut to: T, purpose: Purpose) -> Result<Report, Failure> {
     let (source, target) = (from.name(), to.name());
     let done = async {
         fill::fill(&mut from, &mut to).await.map_err(|error| at(&source, error))?;
         let copied = fill::compare(&mut from, &mut to).await.map_err(|error| at(&target, error))?;
-        let moved = put_on_top(&mut to, &source, last_lease).await?;
+        let moved = match purpose {
+            Purpose::Use { last_lease } => put_on_top(&mut to, &source, last_lease).await?,
+            Purpose::Keep => Moved::default(),
+        };
         Ok((copied, moved))
     };
     let done = done.await;
-    // It was only read from.
-    let _ = from.close().await;
-    match done {
+    // Fails where what kept brokers off the original was lost on the way.
+    let closed = from.close().await.map_err(|error| at(&source, error));
+    match done.and_then(|done| closed.map(|()| done)) {
         Ok((copied, moved)) => {
             let moved_aside = to.finish().await.map_err(|error| at(&target, error))?;
             Ok(Report { from: source, to: target, copied, moved, moved_aside })
@@ -171,7 +208,7 @@ async fn put_on_top<T: Target>(to: &mut T, source: &str, last_lease: u64) -> Res
         |how: String| Failure::refused(format!("{source} cannot be put into use: {how}; see `leasehold store check`"));
     let books = fill::books(to).await.map_err(|error| contradicts(error.to_string()))?;
     let batch = moving::moved(&books, source, last_lease, wall_now_ms()).map_err(contradicts)?;
-    to.commit(&batch).await.map_err(|error| at(&to.name(), error))?;
+    to.commit(&batch).await.map_err(|error| at(to.name(), error))?;
     let count = |kind: &str| batch.events.iter().filter(|event| event.kind() == kind).count();
     let raised = batch.events.iter().find_map(|event| match event {
         Event::StoreMoved { last_lease, .. } => Some(*last_lease),
@@ -184,7 +221,7 @@ async fn put_on_top<T: Target>(to: &mut T, source: &str, last_lease: u64) -> Res
     })
 }
 
-fn at(store: &str, error: StoreError) -> Failure {
+fn at(store: impl Display, error: StoreError) -> Failure {
     Failure::refused(format!("{store}: {error}"))
 }
 
