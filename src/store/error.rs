@@ -92,7 +92,7 @@ impl fmt::Display for StoreError {
             Self::Locked { path } => {
                 write!(
                     f,
-                    "another broker has this store open (it holds the lock {path}): stop it, or use another --store"
+                    "another broker has this store open (it holds the lock {path}): stop it, or use another store"
                 )
             }
             Self::InUse { by } => {

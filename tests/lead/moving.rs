@@ -114,7 +114,7 @@ fn a_store_whose_broker_was_killed_is_moved_once_nobody_was_seen_for_a_while() {
     let (_client, last) = leased(&killed);
     killed.end(Signal::SIGKILL);
     let moved = store(killed.home.path(), &["copy", "--from", &database, "--to", "sqlite:copy.db"]).exits(0);
-    assert!(moved.stderr.contains("watching") && moved.stderr.contains("ended 1 sessions"), "{moved:?}");
+    assert!(moved.stderr.contains("watching") && moved.stderr.contains("ended 1 session and 1 lease;"), "{moved:?}");
     assert!(moved.stderr.contains(&(last + SKIPPED).to_string()), "{moved:?}");
     proved(killed.home.path(), "sqlite:copy.db");
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::place::Place;
+use super::place::{Place, at};
 use crate::archive::check::{self, Checked};
 use crate::cli::output::{self, Cell, Screen, Table};
 use crate::cli::{Failure, exit_code, runtime};
@@ -27,7 +27,7 @@ pub(super) fn check(place: &Place, json: bool) -> Result<u8, Failure> {
             Place::Database { url, .. } => looked(PostgresSnapshot::open(url).await?).await,
         }
     });
-    let (store, checked) = looked.map_err(|error| Failure::refused(format!("{place}: {error}")))?;
+    let (store, checked) = looked.map_err(|error| at(place, error))?;
     let ok = checked.found.is_empty();
     if json {
         output::print(&output::json(&Report { store: &store, ok, checked: &checked })?)?;

@@ -1,14 +1,14 @@
 //! `store copy`, `backup` and `restore`: rows from one store into another.
 
-use std::fmt::Display;
 use std::path::Path;
 
 use serde::Serialize;
 
-use super::place::Place;
+use super::place::{Place, at};
 use crate::archive::fill::{self, Copied};
 use crate::archive::moving;
 use crate::cli::output;
+use crate::cli::words;
 use crate::cli::{Failure, exit_code, runtime};
 use crate::clock::wall_now_ms;
 use crate::core::event::Event;
@@ -66,7 +66,7 @@ pub(super) fn copy(from: &Place, to: &Place, json: bool) -> Result<u8, Failure> 
             }
             Place::Database { url, .. } => {
                 let source = PostgresSnapshot::offline(url, |ms| {
-                    let seconds = ms / 1_000;
+                    let seconds = ms.div_ceil(1_000);
                     output::say(&format!(
                         "a broker did not say that it stopped: watching for {seconds} s whether it is there still"
                     ));
@@ -221,10 +221,6 @@ async fn put_on_top<T: Target>(to: &mut T, source: &str, last_lease: u64) -> Res
     })
 }
 
-fn at(store: impl Display, error: StoreError) -> Failure {
-    Failure::refused(format!("{store}: {error}"))
-}
-
 fn tell(report: &Report, did: &str, json: bool) -> Result<u8, Failure> {
     if json {
         output::print(&output::json(report)?)?;
@@ -238,8 +234,10 @@ fn tell(report: &Report, did: &str, json: bool) -> Result<u8, Failure> {
         "{did} {events} events, {leases} leases and {rows} rows from {from} to {to}, and compared each"
     ));
     output::say(&format!(
-        "ended {} sessions and {} leases; fences go on above {}",
-        moved.sessions_ended, moved.leases_ended, moved.last_lease
+        "ended {} and {}; fences go on above {}",
+        words::count(moved.sessions_ended, "session"),
+        words::count(moved.leases_ended, "lease"),
+        moved.last_lease
     ));
     Ok(exit_code::DONE)
 }

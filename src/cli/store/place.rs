@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::Failure;
 use crate::cli::serve::options;
-use crate::store::postgres;
+use crate::store::{StoreError, postgres};
 
 /// Where a store is.
 #[derive(Clone, Debug)]
@@ -64,4 +64,10 @@ impl fmt::Display for Place {
             Self::Database { name, .. } => f.write_str(name),
         }
     }
+}
+
+/// What a store said, and which it was.
+pub(super) fn at(store: impl fmt::Display, error: StoreError) -> Failure {
+    let (store, said) = (store.to_string(), error.to_string());
+    Failure::refused(if said.contains(&store) { said } else { format!("{store}: {said}") })
 }

@@ -33,7 +33,8 @@ const ERA_LAST: u64 = 1_023;
 /// For how long a store whose leader did not say goodbye is watched for signs of it, milliseconds: a
 /// leader writes a beat every quarter of its term, and the longest term is a minute.
 const BEATS_WATCHED_MS: u64 = 16_000;
-/// The same for brokers that stood by: they note themselves every five eighths of a term at the latest.
+/// The same for brokers that stood by, from when they noted themselves last: they do it again after five
+/// eighths of a term at the latest.
 const NOTES_WATCHED_MS: u64 = 40_000;
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -294,29 +295,28 @@ impl Still {
 }
 
 /// What tells of brokers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Signs {
     epoch: i64,
     beat: i64,
     /// Nobody gave the lead up.
     led: bool,
     url: Option<String>,
-    /// When a broker that did not lead noted itself last, and where it is reached.
+    /// When a broker noted itself last, and where it is reached.
     noted: Option<i64>,
     noted_url: Option<String>,
-    /// Whether that may be there still.
-    noted_lately: bool,
+    /// How long ago one did that does not lead, by the database's clock, milliseconds.
+    stood_by_ago: Option<i64>,
 }
 
 impl Signs {
     async fn read(connection: &mut PgConnection) -> Result<Self> {
         let ask = format!(
-            "SELECT epoch, beat, leader IS NOT NULL, lab.url, noted, note.url,
-                coalesce(noted > {CLOCK} - $1, false)
-            FROM lab LEFT JOIN LATERAL (SELECT noted, url FROM broker WHERE instance IS DISTINCT FROM lab.leader
-                ORDER BY noted DESC LIMIT 1) AS note ON true"
+            "SELECT epoch, beat, leader IS NOT NULL, lab.url, note.noted, note.url,
+                (SELECT {CLOCK} - max(noted) FROM broker WHERE instance IS DISTINCT FROM lab.leader)
+            FROM lab LEFT JOIN LATERAL (SELECT noted, url FROM broker ORDER BY noted DESC LIMIT 1) AS note ON true"
         );
-        let ask = sqlx::query(AssertSqlSafe(ask)).bind(NOTES_WATCHED_MS.cast_signed());
+        let ask = sqlx::query(AssertSqlSafe(ask));
         let row = LIMITS.of_read("see who uses the store", ask.fetch_one(connection)).await?;
         Ok(Self {
             epoch: column(&row, 0)?,
@@ -325,17 +325,16 @@ impl Signs {
             url: column(&row, 3)?,
             noted: column(&row, 4)?,
             noted_url: column(&row, 5)?,
-            noted_lately: column(&row, 6)?,
+            stood_by_ago: column(&row, 6)?,
         })
     }
 
-    /// How long it takes until a broker that is there has shown itself.
-    const fn worth_watching_ms(&self) -> u64 {
-        match (self.noted_lately, self.led) {
-            (true, _) => NOTES_WATCHED_MS,
-            (false, true) => BEATS_WATCHED_MS,
-            (false, false) => 0,
-        }
+    /// How long it takes until a broker that is there has shown itself, milliseconds.
+    fn worth_watching_ms(&self) -> u64 {
+        let beats = if self.led { BEATS_WATCHED_MS } else { 0 };
+        // The database's clock may have gone back since.
+        let ago = self.stood_by_ago.map(|ago| u64::try_from(ago).unwrap_or(0));
+        beats.max(ago.map_or(0, |ago| NOTES_WATCHED_MS.saturating_sub(ago)))
     }
 
     fn unchanged(&self, later: &Self) -> Result<()> {
@@ -374,4 +373,39 @@ fn column<'r, T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>>(
 
 fn text(row: &PgRow, index: usize) -> Result<String> {
     column(row, index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// After a planned stop of all brokers.
+    const LEFT: Signs =
+        Signs { epoch: 4, beat: 90, led: false, url: None, noted: None, noted_url: None, stood_by_ago: None };
+
+    #[test]
+    fn whoever_did_not_say_goodbye_is_watched_for_until_it_would_have_shown_itself() {
+        let watched = |led, stood_by_ago| Signs { led, stood_by_ago, ..LEFT }.worth_watching_ms();
+        assert_eq!((watched(false, None), watched(true, None)), (0, BEATS_WATCHED_MS));
+        assert_eq!((watched(false, Some(3_000)), watched(true, Some(3_000))), (37_000, 37_000));
+        assert_eq!((watched(false, Some(86_000_000)), watched(true, Some(39_000))), (0, BEATS_WATCHED_MS));
+        assert_eq!(watched(false, Some(-5_000)), NOTES_WATCHED_MS, "the clock went back");
+    }
+
+    #[test]
+    fn beats_takeovers_and_notes_are_signs_and_leaving_is_none() {
+        let url = |url: &str| Some(url.to_owned());
+        let begun = Signs { led: true, url: url("ws://one"), noted: Some(7), noted_url: url("ws://two"), ..LEFT };
+        assert!(begun.unchanged(&begun).is_ok());
+        assert!(begun.unchanged(&Signs { noted: None, noted_url: None, ..begun.clone() }).is_ok());
+        for (later, by) in [
+            (Signs { beat: 91, ..begun.clone() }, "ws://one"),
+            (Signs { epoch: 5, url: url("ws://two"), ..begun.clone() }, "ws://two"),
+            (Signs { noted: Some(8), ..begun.clone() }, "ws://two"),
+        ] {
+            let said = begun.unchanged(&later);
+            assert!(matches!(&said, Err(StoreError::InUse { by: Some(url) }) if url == by), "{later:?}: {said:?}");
+        }
+        assert!(LEFT.unchanged(&Signs { noted: Some(1), noted_url: url("ws://new"), ..LEFT }).is_err());
+    }
 }
