@@ -9,6 +9,9 @@
 //! order of its statements is settled before: a lease granted and ended in one batch is never `held`,
 //! and a session's row is written once.
 //!
+//! A row that is known to be new, or to be there, is written as such: a grant is an INSERT, the last use
+//! of a resource an UPDATE. INSERT .. ON CONFLICT is for the rest, as it costs twice as much.
+//!
 //! Rows travel as one array per column. Which kinds of rows a batch carries makes the text; there are
 //! few such texts in practice, and the connection keeps them prepared.
 
@@ -50,6 +53,7 @@ enum Kind {
     Pool,
     ResourceGone,
     Resource,
+    UsedAnew,
     Used,
     RememberedGone,
     Remembered,
@@ -58,6 +62,9 @@ enum Kind {
     Forgotten,
     ClaimGone,
     Claim,
+    Granted,
+    GrantedHeld,
+    GrantedResource,
     Lease,
     Held,
     LeaseResource,
@@ -82,7 +89,7 @@ const fn part(kind: Kind, columns: &'static str, text: &'static str) -> Part {
     Part { kind, columns, text }
 }
 
-const PARTS: [Part; 22] = [
+const PARTS: [Part; 26] = [
     part(
         Kind::Journal,
         "tnnnnt",
@@ -115,12 +122,19 @@ const PARTS: [Part; 22] = [
             ON CONFLICT (resource) DO UPDATE SET record = excluded.record)",
     ),
     part(
-        Kind::Used,
+        Kind::UsedAnew,
         "nn",
-        "w_used AS (
+        "w_used_anew AS (
             INSERT INTO resource_used (resource, last_used)
             SELECT r.resource, r.last_used FROM led, unnest(@1, @2) AS r (resource, last_used)
             ON CONFLICT (resource) DO UPDATE SET last_used = excluded.last_used)",
+    ),
+    part(
+        Kind::Used,
+        "nn",
+        "w_used AS (
+            UPDATE resource_used SET last_used = r.last_used
+            FROM led, unnest(@1, @2) AS r (resource, last_used) WHERE resource_used.resource = r.resource)",
     ),
     part(Kind::RememberedGone, "t", "d_remembered AS (DELETE FROM remembered USING led WHERE name = ANY (@1))"),
     part(
@@ -157,6 +171,24 @@ const PARTS: [Part; 22] = [
         "w_claim AS (
             INSERT INTO claim (claim, record) SELECT r.claim, r.record FROM led, unnest(@1, @2) AS r (claim, record)
             ON CONFLICT (claim) DO UPDATE SET record = excluded.record)",
+    ),
+    part(
+        Kind::Granted,
+        "nt",
+        "w_granted AS (
+            INSERT INTO lease (lease, record) SELECT r.lease, r.record FROM led, unnest(@1, @2) AS r (lease, record))",
+    ),
+    part(
+        Kind::GrantedHeld,
+        "n",
+        "w_granted_held AS (INSERT INTO held (lease) SELECT r.lease FROM led, unnest(@1) AS r (lease))",
+    ),
+    part(
+        Kind::GrantedResource,
+        "nt",
+        "w_granted_resource AS (
+            INSERT INTO lease_resource (era, resource, lease)
+            SELECT r.lease >> 10, r.resource, r.lease FROM led, unnest(@1, @2) AS r (lease, resource))",
     ),
     part(
         Kind::Lease,
@@ -217,8 +249,9 @@ const PARTS: [Part; 22] = [
 
 /// Kinds that are written together or not at all, though some may have no rows: what the common
 /// batches carry, so that they have a handful of texts between them.
-const TOGETHER: [&[Kind]; 2] = [
-    &[Kind::Used, Kind::Lease, Kind::Held, Kind::LeaseResource, Kind::Ended, Kind::Request],
+const TOGETHER: [&[Kind]; 3] = [
+    &[Kind::Used, Kind::Granted, Kind::GrantedHeld, Kind::GrantedResource, Kind::Ended, Kind::Request],
+    &[Kind::Lease, Kind::Held, Kind::LeaseResource],
     &[Kind::SessionGone, Kind::Session, Kind::ClaimGone, Kind::Claim],
 ];
 
@@ -422,10 +455,16 @@ impl Packed {
             self.keyed((Kind::Resource, Kind::ResourceGone), number(id.0), record.as_ref())?;
         }
         let whole = tables.resources.iter().filter_map(|(id, record)| Some((*id, record.as_ref()?.last_used)));
-        // The last word on each: one statement writes a row once.
-        let used: BTreeMap<_, _> = whole.chain(tables.used.iter().copied()).collect();
-        for (id, last_used) in used {
-            self.add(Kind::Used, [number(id.0), number(last_used.0)]);
+        let mut anew: BTreeMap<_, _> = whole.collect();
+        for (id, last_used) in &tables.used {
+            // The last word on each: one statement writes a row once.
+            match anew.get_mut(id) {
+                Some(known) => *known = *last_used,
+                None => self.add(Kind::Used, [number(id.0), number(last_used.0)]),
+            }
+        }
+        for (id, last_used) in anew {
+            self.add(Kind::UsedAnew, [number(id.0), number(last_used.0)]);
         }
         for (name, marks) in &tables.remembered {
             self.keyed((Kind::Remembered, Kind::RememberedGone), text(name.as_str()), marks.as_ref())?;
@@ -465,19 +504,26 @@ impl Packed {
         let ended: BTreeSet<_> = tables.ended.iter().map(|(lease, _)| *lease).collect();
         let mut granted = std::mem::take(&mut self.granted).into_iter().peekable();
         for lease in &tables.leases {
-            // Both in the order of their numbers. One that changed since is another lease by now.
+            // Both in the order of their numbers.
             while granted.next_if(|(known, ..)| known.id < lease.id).is_some() {}
-            let known = granted.next_if(|(known, ..)| Arc::ptr_eq(known, lease));
+            let known = granted.next_if(|(known, ..)| known.id == lease.id);
+            let (row, held, resource) = match known {
+                Some(_) => (Kind::Granted, Kind::GrantedHeld, Kind::GrantedResource),
+                None => (Kind::Lease, Kind::Held, Kind::LeaseResource),
+            };
+            // One that changed since it was granted is another by now.
+            let known = known.filter(|(known, ..)| Arc::ptr_eq(known, lease));
             let record = match known.and_then(|(_, index, range)| self.body(index, range)) {
                 Some(written) => text(written),
                 None => json(lease)?,
             };
-            self.add(Kind::Lease, [number(lease.id.0), record]);
+            self.add(row, [number(lease.id.0), record]);
             if !ended.contains(&lease.id) {
-                self.add(Kind::Held, [number(lease.id.0)]);
+                self.add(held, [number(lease.id.0)]);
             }
-            for pick in &lease.picks {
-                self.add(Kind::LeaseResource, [number(lease.id.0), text(pick.name.as_str())]);
+            let names: BTreeSet<_> = lease.picks.iter().map(|pick| &pick.name).collect();
+            for name in names {
+                self.add(resource, [number(lease.id.0), text(name.as_str())]);
             }
         }
         for (lease, ended) in &tables.ended {
