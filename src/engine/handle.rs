@@ -143,7 +143,8 @@ impl Handle {
 
     /// Hands the lead over, where brokers share the store: the engine takes nothing more in, waits for
     /// the write under way, gives the lead up and ends. What it was asked and had not stored by then
-    /// is answered `unavailable`. Its task says how it ended.
+    /// is answered `unavailable`. Its task says how it ended. Sockets hear nothing more, and whoever
+    /// serves them closes them.
     pub fn hand_over(&self) {
         self.hand_over.notify_one();
     }

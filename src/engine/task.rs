@@ -291,7 +291,9 @@ impl Task {
             return self.over(Ended::TermOver);
         }
         self.deliver();
-        self.close_sockets();
+        // Sockets hear nothing from here on. They are closed by whoever serves them: once there is another
+        // leader to come to, or there will be none.
+        self.health.send_modify(|health| health.ended = true);
         let Some(mut store) = store else { return Ended::TermOver };
         match timeout(Duration::from_millis(left_ms), store.give_up()).await {
             Ok(Ok(())) => Ended::GaveUp,

@@ -10,6 +10,7 @@ mod common;
 
 mod away;
 mod brokers;
+mod figures;
 mod moving;
 mod roles;
 mod start;

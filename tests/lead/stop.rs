@@ -20,7 +20,11 @@ fn a_leader_that_is_told_to_stop_hands_over() {
     first.process().signal(Signal::SIGTERM);
     let (code, words) = holder.closed();
     assert_eq!(code, 1001, "{words}");
+    // It was silent, and not sent away, until there was another to come to.
+    let epoch = second.get("/v1/status").json()["epoch"].clone();
     let output = first.end(Signal::SIGCONT).exits(0);
+    let in_vain = output.stderr.contains("no other broker was seen to take the lead");
+    assert!(epoch == 2 || in_vain, "{epoch}: {}", output.stderr);
     assert!(output.stderr.contains("the lead goes to the broker that stands by"), "{}", output.stderr);
     second.wait_leads();
     let resumed = resume(second.port, &holder);
@@ -29,6 +33,24 @@ fn a_leader_that_is_told_to_stop_hands_over() {
     assert_eq!(resumed.opened["promise_ms"], resumed.opened["ttl_ms"], "{}", resumed.opened);
     // What the stopped one noted of itself is gone with it.
     until("it is forgotten", || second.status()["brokers"].as_array().is_some_and(|all| all.len() == 1));
+}
+
+#[test]
+fn a_hand_over_to_nobody_ends_all_the_same() {
+    let Some(server) = postgres::shared() else { return };
+    let (mut first, mut second) = pair(&server.database(), LAB);
+    let mut holder = Client::connect(first.port);
+    holder.open("holder");
+    // It noted itself a moment ago, and is believed to be there for three terms.
+    second.process().signal(Signal::SIGSTOP);
+    first.process().signal(Signal::SIGTERM);
+    let (code, words) = holder.closed();
+    assert_eq!(code, 1001, "{words}");
+    let output = first.end(Signal::SIGCONT).exits(0);
+    assert!(output.stderr.contains("no other broker was seen to take the lead"), "{}", output.stderr);
+    second.process().signal(Signal::SIGCONT);
+    second.wait_leads();
+    resume(second.port, &holder);
 }
 
 #[test]

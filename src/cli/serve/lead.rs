@@ -80,11 +80,11 @@ impl Lead {
         (&mut self.engine).await
     }
 
-    /// Gives the lead up at once: nothing more is answered, and another may take it.
-    pub(super) async fn hand_over(&mut self) {
+    /// Gives the lead up at once: nothing more is answered, and another may take it. `false` when it is
+    /// not known to be given up, and is left to its term.
+    pub(super) async fn hand_over(&mut self) -> bool {
         self.handle.hand_over();
-        // How it ended changes nothing: what was not given up is left to its term.
-        let _ = (&mut self.engine).await;
+        matches!((&mut self.engine).await, Ok(Ended::GaveUp))
     }
 
     /// Closes everything that is served by this lead.

@@ -19,12 +19,11 @@ use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
 use super::lead::{Lead, Serving, goodbye};
-use super::lookout::Lookout;
+use super::lookout::{Look, Lookout};
 use super::options::{Database, Settings};
 use super::signals::Signals;
 use super::{Failure, at_once, exit_code, warn_insecure};
 use crate::client::url::BaseUrl;
-use crate::clock::boot_now;
 use crate::engine::Ended;
 use crate::server::front::{Front, Process};
 use crate::server::http::standby;
@@ -32,8 +31,8 @@ use crate::server::listen::listen;
 use crate::store::postgres::{Postgres, Step, Watch, name_of};
 use crate::units::show_duration_ms;
 
-/// How long a hand-over waits to see another lead, milliseconds: its clients are sent there then.
-const SUCCESSOR_WAIT_MS: u64 = 2_000;
+/// How long a hand-over waits to see another lead before its clients are sent off all the same.
+const SUCCESSOR_WAIT: Duration = Duration::from_secs(2);
 /// How often it looks for that.
 const SUCCESSOR_LOOK: Duration = Duration::from_millis(10);
 /// How long a broker that goes takes to tell the others.
@@ -141,7 +140,9 @@ impl Member<'_> {
         let Some(ended) = ended else { return Ok(Some(self.stop(lead, signals).await)) };
         let ended = ended.map_err(|error| Failure::refused(format!("the engine ended: {error}")))?;
         self.process.metrics.lead_lost();
-        self.lost(lead);
+        self.step_down();
+        // Those that the engine could not tell.
+        lead.close();
         match ended {
             Ended::Deposed { by: Some(by) } => say!("the lead is lost: {by} leads now"),
             Ended::Deposed { by: None } => say!("the lead is lost: another broker leads now, or the lead is free"),
@@ -153,11 +154,10 @@ impl Member<'_> {
         Ok(None)
     }
 
-    /// Serves as one that stands by, and closes what belonged to the lead.
-    fn lost(&mut self, lead: Lead) {
+    /// Serves as one that stands by.
+    fn step_down(&mut self) {
         self.lookout.leads(false);
         self.front.turn(standby::router(&self.process));
-        lead.close();
     }
 
     /// Stops as planned while leading: hands over to whoever stands by, and where nobody does lets
@@ -171,7 +171,7 @@ impl Member<'_> {
             } else {
                 lead.wind_down(self.settings.engine.restart_grace_ms, &mut self.serving).await;
                 // The engine ends, and gives the lead up, when nobody is left to ask it anything.
-                self.front.turn(standby::router(&self.process));
+                self.step_down();
                 lead.end().await;
             }
         };
@@ -187,17 +187,34 @@ impl Member<'_> {
             1 => say!("stopping: the lead goes to the broker that stands by"),
             _ => say!("stopping: the lead goes to one of {standbys} brokers that stand by"),
         }
-        lead.hand_over().await;
-        self.lost(lead);
-        let began = boot_now();
-        while boot_now().since(began) < SUCCESSOR_WAIT_MS {
-            // A store that cannot be used any more has no successor either.
-            let Ok(look) = self.lookout.look().await else { break };
-            if look.is_some_and(|look| look.seen.leader.is_some()) {
-                break;
-            }
-            sleep(SUCCESSOR_LOOK).await;
+        let given_up = lead.hand_over().await;
+        self.step_down();
+        // Sockets are silent by now. They are closed once there is a broker to come to: sent off before,
+        // clients would find nobody who leads, and come to the successor only after a pause.
+        if given_up && !self.successor().await {
+            say!("no other broker was seen to take the lead");
         }
+        lead.close();
+    }
+
+    /// Waits until another leads and is about to accept connections; `false` where that is not seen. It
+    /// costs nobody time while the row says that nobody leads; when the row cannot be read it is over, as
+    /// clients find out by themselves then.
+    async fn successor(&mut self) -> bool {
+        let seen = timeout(SUCCESSOR_WAIT, async {
+            let mut free = None;
+            while let Ok(Some(Look { seen, .. })) = self.lookout.look().await {
+                match seen.leader {
+                    None => free = Some(seen.batch),
+                    // Its first write comes when it has read the books, right before it accepts.
+                    Some(_) if free.is_none_or(|last| seen.batch > last) => return true,
+                    Some(_) => {}
+                }
+                sleep(SUCCESSOR_LOOK).await;
+            }
+            false
+        });
+        seen.await.unwrap_or(false)
     }
 
     /// Ends as one that does not lead.

@@ -77,7 +77,8 @@ pub(super) struct Socket<S> {
     /// Those that are much work too, until one of those is answered.
     deferred: VecDeque<(Id, Input)>,
     streak: u32,
-    /// The engine is gone, nothing comes from it any more.
+    /// The engine is gone: nothing comes from it any more, and nothing is read that nobody would take,
+    /// so that a Close that comes now counts as one that came after the broker's.
     orphaned: bool,
     unflushed: bool,
     /// Set while a write is stuck.
@@ -154,7 +155,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 Event::Frame(frame) => self.on_frame(frame).await,
                 Event::Out(Some(outgoing)) => self.on_outgoing(*outgoing).await,
                 Event::Out(None) if self.shared.handle.is_gone() => {
-                    // Whoever ended the engine also closes the sockets, and knows when.
+                    // Whoever had the engine ended closes the socket too, and knows when.
                     self.orphaned = true;
                     Next::Go
                 }
@@ -216,7 +217,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             }
         } else {
             self.flush_by = None;
-            if let Poll::Ready(frame) = Pin::new(&mut self.stream).poll_next(cx) {
+            if !self.orphaned
+                && let Poll::Ready(frame) = Pin::new(&mut self.stream).poll_next(cx)
+            {
                 if matches!(frame, Some(Ok(_))) {
                     self.last_read.note(boot_now());
                 }
@@ -255,10 +258,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             Some(Err(error)) => return broken(&error),
             None => return Next::Left { clean: false },
         };
-        match self.shared.handle.send(input).await {
-            Ok(()) => Next::Go,
-            Err(_) => self.parting(),
-        }
+        // Fails only when the engine is gone, which what is left in the outbox, or its end, will tell.
+        let _ = self.shared.handle.send(input).await;
+        Next::Go
     }
 
     /// Closes because the process stops, or leads no more.

@@ -251,6 +251,33 @@ async fn what_was_told_before_the_stop_goes_out_before_the_close() {
 }
 
 #[tokio::test]
+async fn without_an_engine_a_socket_is_silent_until_it_is_told_to_close() {
+    let mut double = Double::start(Limits::default()).await;
+    let mut client = connect(&double).await;
+    let (_, outbox) = double.attached().await;
+    let id = crate::protocol::rpc::Id::Number(1);
+    outbox.try_send(Box::new(Outgoing::Answer { id, result: Ok(Answer::Done(Done::default())) })).unwrap();
+    double.inputs.close();
+    drop(outbox);
+    assert_eq!(text(&mut client).await["id"], json!(1), "what was told before is not lost");
+    // Neither what would be refused nor what would be passed on is taken up.
+    client.send(Message::text("{nonsense")).await.unwrap();
+    client
+        .send(Message::text(json!({"jsonrpc": "2.0", "id": 2, "method": "session.renew"}).to_string()))
+        .await
+        .unwrap();
+    client.send(Message::Close(Some(CloseFrame { code: 1000.into(), reason: "".into() }))).await.unwrap();
+    // Whatever the socket does about it is done by the time this is answered.
+    raw(&double, "GET /healthz HTTP/1.1").await;
+    double.shared.closing.cancel();
+    let Message::Close(Some(frame)) = client.next().await.unwrap().unwrap() else { panic!("something was said") };
+    assert_eq!(u16::from(frame.code), 1001);
+    drop(client);
+    double.shared.process.closing.cancel();
+    double.shared.process.tasks.wait().await;
+}
+
+#[tokio::test]
 async fn stopping_closes_every_socket_and_ends_every_task() {
     let mut double = Double::start(Limits::default()).await;
     let mut client = connect(&double).await;
