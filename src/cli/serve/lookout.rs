@@ -49,6 +49,8 @@ pub(super) struct Lookout {
     asked: Option<BootTime>,
     /// Whether it was said that another advertises what this one does.
     said_alike: bool,
+    /// What was said of why the lead could not be taken, until it is.
+    kept_from: Option<String>,
 }
 
 impl Lookout {
@@ -72,6 +74,7 @@ impl Lookout {
             standbys: Vec::new(),
             asked: None,
             said_alike: false,
+            kept_from: None,
         };
         (lookout, seen)
     }
@@ -118,15 +121,31 @@ impl Lookout {
         };
         match taken {
             Ok(Taken::Lead(store)) => {
+                self.kept_from = None;
                 self.tell(|sight| (sight.epoch, sight.leader) = (Some(epoch + 1), None));
                 Ok(Some(*store))
             }
-            Ok(Taken::Passed) => Ok(None),
+            Ok(Taken::Passed) => {
+                self.kept_from = None;
+                Ok(None)
+            }
             Err(error) => {
-                self.saw_nothing(error)?;
+                self.kept_from_it(&error)?;
                 Ok(None)
             }
         }
+    }
+
+    /// Says once why the lead, which seems free, cannot be taken: a copy of the store holds its row, or
+    /// the database went away just now.
+    fn kept_from_it(&mut self, error: &StoreError) -> Result<(), Failure> {
+        refuse_unless_passing(error)?;
+        let text = error.to_string();
+        if self.kept_from.as_ref() != Some(&text) {
+            say!("nobody seems to lead, and the lead cannot be taken yet, which is tried again until it can: {text}");
+            self.kept_from = Some(text);
+        }
+        Ok(())
     }
 
     /// Notes which role this process has.
@@ -235,9 +254,7 @@ impl Lookout {
     }
 
     fn saw_nothing(&mut self, error: StoreError) -> Result<(), Failure> {
-        if !matches!(error, StoreError::Failed { .. } | StoreError::Deposed { .. }) {
-            return Err(Failure::refused(error.to_string()));
-        }
+        refuse_unless_passing(&error)?;
         // After a term another may lead that was not seen to take over.
         let forgotten = boot_now().since(self.looked) > self.term_ms;
         let text: Arc<str> = error.to_string().into();
@@ -266,5 +283,13 @@ impl Lookout {
             }
         });
         told.expect("a change is made before this returns")
+    }
+}
+
+/// Whether what failed may work again: all but a store that this binary cannot use.
+fn refuse_unless_passing(error: &StoreError) -> Result<(), Failure> {
+    match error {
+        StoreError::Failed { .. } | StoreError::Deposed { .. } => Ok(()),
+        _ => Err(Failure::refused(error.to_string())),
     }
 }

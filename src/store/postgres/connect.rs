@@ -113,7 +113,7 @@ impl Target {
     /// Connects, and sets what `who` needs.
     ///
     /// # Errors
-    /// When the server is not there, refuses, is too old, or does not let us write.
+    /// When the server is not there, refuses, or is a replica where `who` must know the present.
     pub async fn connect(&self, who: Who, limits: Limits) -> Result<PgConnection> {
         let doing = "connect to the store's database";
         let connecting = async {
@@ -146,6 +146,9 @@ impl Target {
     }
 }
 
+/// What is said of a server that follows another.
+const REPLICA: &str = "its server is a read-only replica: give the address of the primary";
+
 /// Checks that the server can keep a store that brokers share.
 ///
 /// # Errors
@@ -161,7 +164,7 @@ pub async fn check_server(connection: &mut PgConnection, limits: Limits) -> Resu
     let (replica, read_only): (bool, bool) =
         limits.of_read(doing, sqlx::query_as(ASK).fetch_one(&mut *connection)).await?;
     if replica {
-        return Err(failed(doing)("its server is a read-only replica: give the address of the primary"));
+        return Err(failed(doing)(REPLICA));
     }
     if read_only {
         return Err(failed(doing)("it is set to be read only (default_transaction_read_only)"));
@@ -206,7 +209,9 @@ impl Who {
     }
 
     /// Sets what this connection needs. By name, and only where the server knows the name: versions
-    /// differ, and other databases that speak the protocol more so.
+    /// differ, and other databases that speak the protocol more so. Fails on a replica, which an
+    /// address may lead to from one day to the next: it tells of the past, and by that a leader that
+    /// was deposed would take itself for one that is not.
     pub async fn settle(self, connection: &mut PgConnection, limits: Limits) -> sqlx::Result<()> {
         const SET: &str = "SELECT set_config(wanted.name, wanted.value, false)
             FROM unnest($1::text[], $2::text[]) AS wanted (name, value) JOIN pg_settings AS known
@@ -214,7 +219,13 @@ impl Who {
             WHERE NOT (wanted.name = 'synchronous_commit' AND wanted.value = 'on' AND known.setting = 'remote_apply')";
         let (names, values): (Vec<&str>, Vec<String>) = self.settings(limits).into_iter().unzip();
         let set = sqlx::query(SET).persistent(false).bind(names).bind(values);
-        set.execute(connection).await.map(drop)
+        set.execute(&mut *connection).await?;
+        // A whole store may be read from anywhere: it is as of one moment in any case.
+        if self == Self::Mover {
+            return Ok(());
+        }
+        let replica: bool = sqlx::query_scalar("SELECT pg_is_in_recovery()").fetch_one(connection).await?;
+        if replica { Err(sqlx::Error::Configuration(REPLICA.into())) } else { Ok(()) }
     }
 
     fn settings(self, limits: Limits) -> Vec<(&'static str, String)> {

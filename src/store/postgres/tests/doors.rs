@@ -107,3 +107,34 @@ async fn a_newer_version_s_tables_come_with_the_lead() {
     assert_holds(&mut led, 2).await;
     assert!(matches!(database.open().await, Err(StoreError::TooNew { found: 2, known: 1 })));
 }
+
+#[tokio::test]
+async fn a_replica_behind_the_same_address_is_not_believed() {
+    // A server of this test's own, as it is made a replica.
+    let Some(server) = Server::find(&[]) else { return };
+    let database =
+        Database { url: server.database(), server: Box::leak(Box::new(server)), processes: AtomicU64::new(0) };
+    let mut store = database.lead(TERM_MS).await.unwrap();
+    commit_next(&mut store).await;
+    let reader = store.reader();
+    let mut standby = database.shared(TERM_MS).await.unwrap();
+    reader.confirm().await.unwrap();
+    standby.observe().await.unwrap();
+
+    let folder = database.sql("SHOW data_directory");
+    database.server.stop("fast").unwrap();
+    std::fs::write(format!("{folder}/standby.signal"), "").unwrap();
+    database.server.start_again().unwrap();
+    assert_eq!(database.sql("SELECT batch FROM lab"), "1", "it has the row, and could be asked");
+    let (_, told) = failure(standby.observe().await);
+    assert!(told.contains("terminating connection"), "{told}");
+    for _ in 0..2 {
+        let (_, told) = failure(reader.confirm().await);
+        assert!(told.contains("read-only replica"), "{told}");
+        let (_, told) = failure(standby.observe().await);
+        assert!(told.contains("read-only replica"), "{told}");
+    }
+    database.sql("SELECT pg_promote()");
+    reader.confirm().await.unwrap();
+    standby.observe().await.unwrap();
+}
