@@ -22,7 +22,7 @@ use tokio_tungstenite::tungstenite::http::HeaderValue;
 use tokio_tungstenite::tungstenite::http::header::{AUTHORIZATION, LOCATION, SEC_WEBSOCKET_PROTOCOL};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
-use super::error::ClientError;
+use super::error::{ADVICE, ClientError};
 use super::proxy::{Proxies, tunnel};
 use super::redirect::{Trail, sends_elsewhere};
 use super::url::BaseUrl;
@@ -229,9 +229,9 @@ enum Upgraded {
 
 async fn dial(host: &str, port: u16, what: &str, step: Duration) -> Result<TcpStream, ClientError> {
     let connecting = async {
-        TcpStream::connect((host, port)).await.map_err(|error| {
-            ClientError::NoBroker(format!("{what}: {error}. Is it running, and is LEASEHOLD_URL right?"))
-        })
+        TcpStream::connect((host, port))
+            .await
+            .map_err(|error| ClientError::NoBroker(format!("{what}: {error}{ADVICE}")))
     };
     within(step, what, connecting).await
 }

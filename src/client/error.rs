@@ -99,6 +99,20 @@ impl ClientError {
     }
 }
 
+/// What to do about a broker that cannot be reached; the end of what is said of it.
+pub(crate) const ADVICE: &str = ". Is it running, and is LEASEHOLD_URL right?";
+
+/// What is wrong with each URL, in one text: what is in another's words already, and the advice, once.
+pub(crate) fn told_together(whys: &[String]) -> String {
+    let bare: Vec<&str> = whys.iter().map(|why| why.strip_suffix(ADVICE).unwrap_or(why)).collect();
+    let is_told = |at: usize, why: &str| {
+        bare.iter().enumerate().any(|(other, told)| told.ends_with(why) && (told.len() > why.len() || other < at))
+    };
+    let told: Vec<&str> = (0..).zip(&bare).filter(|(at, why)| !is_told(*at, why)).map(|(_, why)| *why).collect();
+    let advice = if whys.iter().any(|why| why.ends_with(ADVICE)) { ADVICE } else { "" };
+    told.join("; ") + advice
+}
+
 /// Whether a broker's code says that the same may be asked again later.
 pub(crate) fn is_passing(code: &str) -> bool {
     use crate::protocol::error::code::{OVERLOADED, STANDBY, UNAVAILABLE};
@@ -124,5 +138,22 @@ impl From<EndInfo> for ClientError {
 impl From<Problem> for ClientError {
     fn from(problem: Problem) -> Self {
         Self::Refused { code: problem.code, message: problem.detail, need: problem.need }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_each_url_is_told_once() {
+        let gone = format!("ws://b:1: refused{ADVICE}");
+        assert_eq!(told_together(std::slice::from_ref(&gone)), gone);
+        let sent = format!("ws://a:1 sends to {gone}");
+        let silent = "ws://c:1: no answer".to_owned();
+        let told = told_together(&[sent, gone.clone(), silent.clone(), gone]);
+        assert_eq!(told, format!("ws://a:1 sends to ws://b:1: refused; ws://c:1: no answer{ADVICE}"));
+        assert_eq!(told_together(&[silent.clone(), silent.clone()]), silent);
+        assert_eq!(told_together(&[]), "");
     }
 }

@@ -24,7 +24,7 @@ use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
 
 use super::connect::{STEP_TIMEOUT, STEP_TIMEOUT_SHORT, Stream};
-use super::error::ClientError;
+use super::error::{ClientError, told_together};
 use super::http::{Answer, Http};
 use super::redirect::{Trail, sends_elsewhere};
 use super::url::BaseUrl;
@@ -313,7 +313,7 @@ fn joined(mut failures: Vec<ClientError>) -> ClientError {
     if words.is_empty() {
         return ClientError::Config("no broker's URL was given".to_owned());
     }
-    ClientError::NoBroker(words.join("; "))
+    ClientError::NoBroker(told_together(&words))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 
 use super::promise;
 use super::{BACKOFF_MS, Machine, OPEN_PATIENCE_MS, Output, Pending, Phase};
-use crate::client::error::ClientError;
+use crate::client::error::{ClientError, told_together};
 use crate::client::event::Event;
 use crate::clock::BootTime;
 use crate::protocol::call::{SessionClose, SessionResume, method};
@@ -72,7 +72,7 @@ impl Machine {
         self.tell(Event::ConnectFailed { url: self.url, why: why.clone() });
         self.troubled_since.get_or_insert(now);
         self.failures.push(why);
-        self.last_failure = self.failures.join("; ");
+        self.last_failure = told_together(&self.failures);
         if self.closing.is_some() && self.session.is_none() {
             self.finish(None);
             return;
