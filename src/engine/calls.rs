@@ -12,10 +12,13 @@ use super::query;
 use crate::clock::BootTime;
 use crate::core::command::{ClaimReply, Claimant, Command, Reply};
 use crate::core::event::Event;
+use crate::core::lease::Lease;
 use crate::core::refusal::{Code, Refusal};
 use crate::core::session::{OpenRequest, RequestEnd, SecretHash, SessionEnd, SessionKind};
 use crate::core::types::{LeaseId, SessionId};
-use crate::protocol::call::{Done, LeaseEndingNotice, LeaseReleased, SessionOpened, SessionRenewed, SessionState};
+use crate::protocol::call::{
+    Done, LeaseEndingNotice, LeaseExtended, LeaseReleased, SessionOpened, SessionRenewed, SessionState,
+};
 use crate::protocol::error::{CloseReason, RpcError, code};
 use crate::protocol::info::{ApplyInfo, ChangeInfo, ClaimInfo, EndingInfo};
 use crate::protocol::rpc::Id;
@@ -339,10 +342,14 @@ impl Machine {
         RpcError::new(Code::NotFound.as_str(), message)
     }
 
-    fn lease_told(&self, lease: LeaseId) -> Result<Box<crate::protocol::info::LeaseInfo>, RpcError> {
-        let state = self.broker.state();
+    fn lease_told(&self, lease: LeaseId) -> Result<Box<LeaseExtended>, RpcError> {
         let gone = || RpcError::new(Code::LeaseEnded.as_str(), format!("lease {lease} has ended"));
-        state.leases.get(&lease).map(|lease| Box::new(query::lease_info(state, lease, &self.clock))).ok_or_else(gone)
+        self.broker.state().leases.get(&lease).map(|lease| self.extended(lease)).ok_or_else(gone)
+    }
+
+    fn extended(&self, lease: &Lease) -> Box<LeaseExtended> {
+        let lease = query::lease_info(self.broker.state(), lease, &self.clock);
+        Box::new(LeaseExtended { lease, now: self.clock.now.0, now_time: self.clock.now_time() })
     }
 
     pub(super) fn command(&mut self, command: Command, answer: oneshot::Sender<Result<Told, RpcError>>) {
@@ -498,7 +505,7 @@ impl Machine {
             }
             Event::LeaseExtended { lease, .. } => {
                 let known = state.leases.get(lease)?;
-                Some((known.session, Notice::Extended(Box::new(query::lease_info(state, known, &self.clock)))))
+                Some((known.session, Notice::Extended(self.extended(known))))
             }
             _ => None,
         }

@@ -14,10 +14,10 @@ use crate::core::lease::Outcome;
 use crate::core::session::SecretHash;
 use crate::core::types::{LabTime, LeaseId, Owner, SessionId};
 use crate::protocol::call::{
-    Done, LeaseEndingNotice, LeaseReleased, SessionOpened, SessionRenewed, SessionState, StoreNotice,
+    Done, LeaseEndingNotice, LeaseExtended, LeaseReleased, SessionOpened, SessionRenewed, SessionState, StoreNotice,
 };
 use crate::protocol::error::{CloseReason, RpcError};
-use crate::protocol::info::{ClaimInfo, LeaseInfo};
+use crate::protocol::info::ClaimInfo;
 use crate::protocol::rpc::Id;
 
 /// A socket's number; never used twice in a process.
@@ -255,7 +255,7 @@ pub enum Answer {
     /// To release.
     Released(LeaseReleased),
     /// To extend.
-    Lease(Box<LeaseInfo>),
+    Lease(Box<LeaseExtended>),
     /// To list.
     State(Box<SessionState>),
     /// To close.
@@ -272,7 +272,7 @@ pub enum Notice {
     /// A lease is over.
     Ended(LeaseReleased),
     /// A hold has another end.
-    Extended(Box<LeaseInfo>),
+    Extended(Box<LeaseExtended>),
     /// A claim waits at another place, or for another reason.
     Waiting(Box<ClaimInfo>),
     /// A claim ended without a lease.
@@ -319,7 +319,7 @@ pub enum Told {
     /// The promise to a lease without a socket.
     Renewed(SessionRenewed),
     /// A lease.
-    Lease(Box<LeaseInfo>),
+    Lease(Box<LeaseExtended>),
     /// A lease is over.
     Released(LeaseReleased),
     /// A lease is not held (any more): the store tells how it ended.

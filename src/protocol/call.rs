@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::info::{ClaimInfo, EndingInfo};
+use super::info::{ClaimInfo, EndingInfo, LeaseInfo};
 use super::rpc::Id;
 
 /// Names of the methods.
@@ -242,6 +242,18 @@ pub struct LeaseExtend {
     pub lease: u64,
     /// The new end, lab time: absolute, so that asking twice is asking once.
     pub until: u64,
+}
+
+/// A lease whose hold has another end.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct LeaseExtended {
+    /// The lease as it is now.
+    #[serde(flatten)]
+    pub lease: LeaseInfo,
+    /// Lab time.
+    pub now: u64,
+    /// The same for people.
+    pub now_time: String,
 }
 
 /// A lease is to end: stop using its resources and release it. They go to nobody before that, or

@@ -8,9 +8,9 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
 use super::call::{
-    ClaimRequest, Done, Empty, LeaseCancel, LeaseEndingNotice, LeaseExtend, LeaseRelease, LeaseReleased, RenewNow,
-    SessionClose, SessionOpen, SessionOpened, SessionRenew, SessionRenewed, SessionResume, SessionState, StoreNotice,
-    method, notice,
+    ClaimRequest, Done, Empty, LeaseCancel, LeaseEndingNotice, LeaseExtend, LeaseExtended, LeaseRelease, LeaseReleased,
+    RenewNow, SessionClose, SessionOpen, SessionOpened, SessionRenew, SessionRenewed, SessionResume, SessionState,
+    StoreNotice, method, notice,
 };
 use super::error::{Problem, RpcError};
 use super::http::{
@@ -53,7 +53,7 @@ const CALLS: &[Method] = &[
     call(method::LEASE_ACQUIRE, "Claim resources, all together or not at all", of::<ClaimRequest>(), of::<ClaimInfo>()),
     call(method::LEASE_CANCEL, "Cancel a request that waits", of::<LeaseCancel>(), of::<ClaimInfo>()),
     call(method::LEASE_RELEASE, "Release a lease", of::<LeaseRelease>(), of::<LeaseReleased>()),
-    call(method::LEASE_EXTEND, "Move the end of a hold", of::<LeaseExtend>(), of::<LeaseInfo>()),
+    call(method::LEASE_EXTEND, "Move the end of a hold", of::<LeaseExtend>(), of::<LeaseExtended>()),
     call(method::LEASE_LIST, "Everything of the session that is open", of::<Empty>(), of::<SessionState>()),
 ];
 
@@ -62,7 +62,7 @@ const NOTICES: &[Method] = &[
     told(notice::LEASE_GRANTED, "A waiting claim is granted", of::<ClaimInfo>()),
     told(notice::LEASE_ENDING, "Stop using the lease's resources and release it", of::<LeaseEndingNotice>()),
     told(notice::LEASE_ENDED, "A lease is over, by someone else's doing", of::<LeaseReleased>()),
-    told(notice::LEASE_EXTENDED, "A hold has another end, by someone else's doing", of::<LeaseInfo>()),
+    told(notice::LEASE_EXTENDED, "A hold has another end, by someone else's doing", of::<LeaseExtended>()),
     told(notice::CLAIM_WAITING, "A claim's place changed, or what keeps it waiting", of::<ClaimInfo>()),
     told(notice::CLAIM_ENDED, "A claim ended without a lease", of::<ClaimInfo>()),
     told(notice::SESSION_RENEW_NOW, "Renew at once: the broker is about to stop", of::<RenewNow>()),
@@ -133,7 +133,7 @@ fn routes() -> Vec<Route> {
             .body(of::<LeaseRequest>()),
         route("get", "/v1/leases/{id}", "One lease, held or ended", Timed(of::<LeaseInfo>())),
         route("post", "/v1/leases/{id}/renew", "Renew it under its key", Json(of::<SessionRenewed>())),
-        route("post", "/v1/leases/{id}/extend", "Move the end of its hold", Timed(of::<LeaseInfo>()))
+        route("post", "/v1/leases/{id}/extend", "Move the end of its hold", Json(of::<LeaseExtended>()))
             .body(of::<ExtendRequest>()),
         route("post", "/v1/leases/{id}/release", "Release it", Json(of::<LeaseReleased>()))
             .body(of::<ReleaseRequest>()),

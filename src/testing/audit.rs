@@ -391,7 +391,7 @@ impl Auditor {
                 Answer::Renewed(renewed) => of.map_or(Ok(()), |of| self.renewal_told(of, renewed)),
                 Answer::Claim(told) => self.claim_told(of, &told.info),
                 Answer::Released(released) => self.end_told(released.lease),
-                Answer::Lease(lease) => self.lease_told(lease.lease),
+                Answer::Lease(told) => self.lease_told(told.lease.lease),
                 Answer::State(state) => state.claims.iter().try_for_each(|info| self.claim_told(of, info)),
                 Answer::Done(_) => Ok(()),
             },

@@ -250,6 +250,10 @@ fn an_extension_is_bounded_and_of_what_is_held() {
     let (code, message) = told(&error);
     assert_eq!(code, "hold_too_long", "{message}");
     assert!(message.contains("2h"), "{message}");
+    let soon = lease["granted_at"].as_u64().unwrap() + 60_000;
+    let extended = client.call("lease.extend", json!({"lease": number, "until": soon}));
+    assert_eq!((&extended["lease"], &extended["until"]), (&json!(number), &json!(soon)), "{extended}");
+    assert!(extended["now"].as_u64().is_some_and(|now| now < soon), "{extended}");
     client.release(number);
     let (code, message) = refusal(&mut client, "lease.extend", json!({"lease": number, "until": 10_000}));
     assert_eq!(code, "lease_ended", "{message}");

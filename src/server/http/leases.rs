@@ -26,7 +26,7 @@ use crate::core::types::LeaseId;
 use crate::engine::handle::Health;
 use crate::engine::input::{ClaimTold, KeyedCall, Told};
 use crate::engine::query::{lease_end_words, listing, past_lease_info};
-use crate::protocol::call::{Done, LeaseReleased, SessionRenewed};
+use crate::protocol::call::{Done, LeaseExtended, LeaseReleased, SessionRenewed};
 use crate::protocol::error::{Problem, RpcError, code};
 use crate::protocol::http::{ExtendRequest, LeaseRequest, ReleaseRequest, RevokeRequest};
 use crate::protocol::info::{ClaimInfo, EndInfo, LeaseInfo, Page};
@@ -273,7 +273,7 @@ pub async fn extend<R: Reader>(
     Named(id): Named<String>,
     asker: Asker,
     Sent(request): Sent<ExtendRequest>,
-) -> Result<Json<Timed<LeaseInfo>>, Refusal> {
+) -> Result<Json<LeaseExtended>, Refusal> {
     let id = LeaseId(number(&id, "lease")?);
     let until = convert::moment("until", request.until)?;
     let told = match &asker.key {
@@ -283,10 +283,7 @@ pub async fn extend<R: Reader>(
         _ => app.shared.handle.command(Command::Extend { lease: id, claimant: asker.claimant(), until }).await?,
     };
     match told {
-        Told::Lease(lease) => {
-            let clock = app.shared.handle.read(|view| view.clock).await?;
-            Ok(Json(Timed::new(*lease, &clock)))
-        }
+        Told::Lease(lease) => Ok(Json(*lease)),
         Told::NotHeld(id) => {
             let released = how_it_ended(&app, id).await?;
             let message = format!("lease {id} has ended: {}", released.message);
