@@ -22,6 +22,7 @@ pub mod faulty;
 pub mod names;
 pub mod postgres;
 pub mod sqlite;
+mod whole;
 
 use std::future::Future;
 

@@ -5,7 +5,6 @@
 //! database from cleaning up for as long as it lasts. A store that is moved has its lab's row locked
 //! beside that: every write of a broker begins with that row, and so does taking the lead.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::TryStreamExt as _;
@@ -16,20 +15,13 @@ use tokio::time::sleep;
 use super::connect::{self, Limits, Target, Who};
 use super::lead::CLOCK;
 use super::schema::VERSIONS;
-use super::{Result, failed, number};
+use super::{Result, failed};
 use crate::clock::boot_now;
-use crate::core::tables::LabRecord;
-use crate::core::types::{ClaimId, LabTime, LeaseId, ResourceId, SessionId};
 use crate::store::StoreError;
-use crate::store::archive::{
-    CheckpointRow, EndRow, Head, JournalRow, LeaseRow, Leases, PIECE, Record, Snapshot, Table,
-};
-use crate::store::names::Names;
+use crate::store::whole::{Columns, Whole};
 
 const READING: &str = "read the store";
 const LIMITS: Limits = Limits::UNHURRIED;
-/// Leases of one era stand together in the history of resources; pieces end where eras do.
-const ERA_LAST: u64 = 1_023;
 /// For how long a store whose leader did not say goodbye is watched for signs of it, milliseconds: a
 /// leader writes a beat every quarter of its term, and the longest term is a minute.
 const BEATS_WATCHED_MS: u64 = 16_000;
@@ -100,13 +92,31 @@ impl PostgresSnapshot {
     pub(super) const fn of(name: String, connection: PgConnection) -> Self {
         Self { name, connection, still: None }
     }
+}
 
-    /// The rows of a question, one after another: how long all of them take is no matter.
-    async fn all<T>(
+impl Whole for PostgresSnapshot {
+    type Row = PgRow;
+
+    // Each part is bounded, so that each is a short walk along its key.
+    const LAST_OF_PIECE: &'static str = "SELECT max(lease) FROM (
+        (SELECT lease FROM lease WHERE lease > $1 ORDER BY lease LIMIT $2)
+        UNION ALL (SELECT lease FROM lease_end WHERE lease > $1 ORDER BY lease LIMIT $2)
+        UNION ALL (SELECT lease FROM held WHERE lease > $1 ORDER BY lease LIMIT $2)
+        ORDER BY lease LIMIT $2) AS piece";
+    const REQUESTS: &'static str = "SELECT request.session, request.request, request.body_hash, request.ended
+        FROM request JOIN session USING (session)
+        WHERE request.request > session.forgotten OR request.row > session.forgotten_row ORDER BY request.row";
+
+    fn store(&self) -> String {
+        self.name.clone()
+    }
+
+    /// One row after another: how long all of them take is no matter.
+    async fn all<T: Send>(
         &mut self,
         ask: &'static str,
         numbers: &[u64],
-        read: impl Fn(&PgRow) -> Result<T>,
+        read: impl Fn(&PgRow) -> Result<T> + Send,
     ) -> Result<Vec<T>> {
         let mut query = sqlx::query(ask);
         for number in numbers {
@@ -120,154 +130,22 @@ impl PostgresSnapshot {
         Ok(found)
     }
 
-    /// What is stored of the leases after one and up to another.
-    async fn between(&mut self, after: u64, last: u64) -> Result<BTreeMap<u64, LeaseRow>> {
-        const RECORDS: &str = "SELECT lease, record FROM lease WHERE lease > $1 AND lease <= $2";
-        const ENDS: &str = "SELECT lease, at, outcome, ended FROM lease_end WHERE lease > $1 AND lease <= $2";
-        const HELD: &str = "SELECT lease FROM held WHERE lease > $1 AND lease <= $2";
-        let mut found: BTreeMap<u64, LeaseRow> = BTreeMap::new();
-        let range = [after, last];
-        for (lease, record) in self.all(RECORDS, &range, |row| Ok((number(row, 0)?, text(row, 1)?))).await? {
-            found.entry(lease).or_default().record = Some(record);
-        }
-        let end = |row: &PgRow| {
-            Ok((number(row, 0)?, EndRow { at: number(row, 1)?, outcome: column(row, 2)?, ended: text(row, 3)? }))
-        };
-        for (lease, end) in self.all(ENDS, &range, end).await? {
-            found.entry(lease).or_default().end = Some(end);
-        }
-        for lease in self.all(HELD, &range, |row| number(row, 0)).await? {
-            found.entry(lease).or_default().held = true;
-        }
-        for (lease, row) in &mut found {
-            row.lease = *lease;
-        }
-        Ok(found)
-    }
-
-    async fn requests(&mut self) -> Result<Vec<Record>> {
-        // The table is a log: of two rows for one request the later is true.
-        const ASK: &str = "SELECT request.session, request.request, request.body_hash, request.ended
-            FROM request JOIN session USING (session)
-            WHERE request.request > session.forgotten OR request.row > session.forgotten_row ORDER BY request.row";
-        let rows = self.all(ASK, &[], |row| {
-            let body_hash: Option<i64> = column(row, 2)?;
-            let body_hash = body_hash.map_or_else(|| "null".to_owned(), |hash| hash.cast_unsigned().to_string());
-            let (session, request) = (number(row, 0)?, number(row, 1)?);
-            Ok(Record { key: format!("{session}/{request}"), text: format!("[{body_hash},{}]", text(row, 3)?) })
-        });
-        let latest: BTreeMap<String, String> = rows.await?.into_iter().map(|row| (row.key, row.text)).collect();
-        Ok(latest.into_iter().map(|(key, text)| Record { key, text }).collect())
-    }
-}
-
-impl Snapshot for PostgresSnapshot {
-    fn name(&self) -> String {
-        self.name.clone()
-    }
-
-    async fn head(&mut self) -> Result<Head> {
-        const ASK: &str = "SELECT batch, last_event, wall_ms, now, term, last_lease, last_claim, last_session, \
-            last_resource FROM lab";
-        let rows = self.all(ASK, &[], |row| {
-            Ok(Head {
-                batch: number(row, 0)?,
-                last_event: number(row, 1)?,
-                wall_ms: column(row, 2)?,
-                lab: LabRecord {
-                    now: LabTime(number(row, 3)?),
-                    term: number(row, 4)?,
-                    last_lease: number(row, 5)?,
-                    last_claim: number(row, 6)?,
-                    last_session: number(row, 7)?,
-                    last_resource: number(row, 8)?,
-                },
-            })
-        });
-        let found = rows.await?.into_iter().next();
-        found.ok_or_else(|| StoreError::Inconsistent { what: "the table `lab` has no row".to_owned() })
-    }
-
-    async fn records(&mut self, table: Table) -> Result<Vec<Record>> {
-        let ask = match table {
-            Table::Pool => "SELECT name, record FROM pool",
-            Table::Resource => "SELECT resource::text, record FROM resource",
-            Table::Used => "SELECT resource::text, last_used::text FROM resource_used",
-            Table::Remembered => "SELECT name, marks FROM remembered",
-            Table::Session => "SELECT session::text, record FROM session",
-            Table::Request => return self.requests().await,
-            Table::Claim => "SELECT claim::text, record FROM claim",
-            Table::Keyed => "SELECT key, record FROM keyed",
-            Table::Arrival => "SELECT claim::text, record FROM arrival",
-        };
-        self.all(ask, &[], |row| Ok(Record { key: text(row, 0)?, text: text(row, 1)? })).await
-    }
-
-    async fn journal(&mut self, after: u64) -> Result<Vec<JournalRow>> {
-        const ASK: &str = "SELECT event, batch, at, wall_ms, kind, lease, claim, session, resource, body \
-            FROM journal WHERE event > $1 ORDER BY event LIMIT $2";
-        let row = |row: &PgRow| {
-            let named = |index| Ok(column::<Option<i64>>(row, index)?.map(i64::cast_unsigned));
-            Ok(JournalRow {
-                number: number(row, 0)?,
-                batch: number(row, 1)?,
-                at: number(row, 2)?,
-                wall_ms: column(row, 3)?,
-                kind: text(row, 4)?,
-                names: Names {
-                    lease: named(5)?.map(LeaseId),
-                    claim: named(6)?.map(ClaimId),
-                    session: named(7)?.map(SessionId),
-                    resource: named(8)?.map(ResourceId),
-                },
-                body: text(row, 9)?,
-            })
-        };
-        self.all(ASK, &[after, PIECE as u64], row).await
-    }
-
-    async fn leases(&mut self, after: u64) -> Result<Leases> {
-        const LAST_OF_PIECE: &str = "SELECT max(lease) FROM (
-            (SELECT lease FROM lease WHERE lease > $1 ORDER BY lease LIMIT $2)
-            UNION ALL (SELECT lease FROM lease_end WHERE lease > $1 ORDER BY lease LIMIT $2)
-            UNION ALL (SELECT lease FROM held WHERE lease > $1 ORDER BY lease LIMIT $2)
-            ORDER BY lease LIMIT $2) AS piece";
-        const RESOURCES: &str = "SELECT lease, resource FROM lease_resource WHERE era >= $1 AND era <= $2";
-        let last: Vec<Option<i64>> = self.all(LAST_OF_PIECE, &[after, PIECE as u64], |row| column(row, 0)).await?;
-        let next = last.into_iter().flatten().next().map(|last| last.cast_unsigned() | ERA_LAST);
-        // After the last lease there may be names of leases that are not there.
-        let last = next.unwrap_or(u64::MAX);
-        let mut found = self.between(after, last).await?;
-        let eras = [(after + 1) >> 10, last >> 10];
-        for (lease, resource) in self.all(RESOURCES, &eras, |row| Ok((number(row, 0)?, text(row, 1)?))).await? {
-            let row = found.entry(lease).or_insert_with(|| LeaseRow { lease, ..LeaseRow::default() });
-            row.resources.push(resource);
-        }
-        let mut rows: Vec<LeaseRow> = found.into_values().collect();
-        rows.iter_mut().for_each(|row| row.resources.sort_unstable());
-        Ok(Leases { rows, next })
-    }
-
-    async fn lease(&mut self, lease: u64) -> Result<LeaseRow> {
-        let found = self.between(lease.saturating_sub(1), lease).await?;
-        Ok(found.into_values().next().unwrap_or_else(|| LeaseRow { lease, ..LeaseRow::default() }))
-    }
-
-    async fn checkpoint(&mut self) -> Result<Option<CheckpointRow>> {
-        const ASK: &str = "SELECT event, batch, at, tables FROM checkpoint ORDER BY event DESC LIMIT 1";
-        let rows = self.all(ASK, &[], |row| {
-            let (event, batch, at) = (number(row, 0)?, number(row, 1)?, number(row, 2)?);
-            Ok(CheckpointRow { event, batch, at, tables: text(row, 3)? })
-        });
-        Ok(rows.await?.into_iter().next())
-    }
-
-    async fn close(self) -> Result<()> {
+    async fn end(self) -> Result<()> {
         connect::hang_up(self.connection);
         match self.still {
             Some(still) => still.end().await,
             None => Ok(()),
         }
+    }
+}
+
+impl Columns for PgRow {
+    fn signed(&self, index: usize) -> Result<Option<i64>> {
+        column(self, index)
+    }
+
+    fn text(&self, index: usize) -> Result<Option<String>> {
+        column(self, index)
     }
 }
 
@@ -369,10 +247,6 @@ fn column<'r, T: sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>>(
     index: usize,
 ) -> Result<T> {
     row.try_get(index).map_err(failed("read a column of the store"))
-}
-
-fn text(row: &PgRow, index: usize) -> Result<String> {
-    column(row, index)
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use sqlx::PgConnection;
-use sqlx::postgres::PgArguments;
+use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::query::Query;
 
 use super::connect::{self, Limits, Target, Who, check_server};
@@ -19,7 +19,8 @@ use super::{Result, Texts, failed, number};
 use crate::clock::random_secret;
 use crate::core::tables::Batch;
 use crate::store::StoreError;
-use crate::store::archive::{self, CheckpointRow, Head, JournalRow, LeaseRow, Leases, Record, Snapshot, Table};
+use crate::store::archive::{self, CheckpointRow, Head, JournalRow, LeaseRow, Record, Table};
+use crate::store::whole::{Whole, request_key};
 
 const FILLING: &str = "fill the new store";
 const LIMITS: Limits = Limits::UNHURRIED;
@@ -60,12 +61,8 @@ impl PostgresTarget {
         let (mut sessions, mut requests) = (Vec::new(), Vec::new());
         let (mut body_hashes, mut ends) = (Vec::new(), Vec::new());
         for record in records {
-            let numbers = record
-                .key
-                .split_once('/')
-                .and_then(|(session, request)| Some((session.parse::<u64>().ok()?, request.parse::<u64>().ok()?)));
             let (session, request) =
-                numbers.ok_or_else(|| failed(FILLING)("the key of a request is SESSION/REQUEST"))?;
+                request_key(record).ok_or_else(|| failed(FILLING)("the key of a request is SESSION/REQUEST"))?;
             let (body_hash, ended): (Option<u64>, &RawValue) =
                 serde_json::from_str(&record.text).map_err(failed(FILLING))?;
             sessions.push(session.cast_signed());
@@ -238,37 +235,27 @@ impl archive::Target for PostgresTarget {
     }
 }
 
-impl Snapshot for PostgresTarget {
-    fn name(&self) -> String {
-        self.filling.name()
+impl Whole for PostgresTarget {
+    type Row = PgRow;
+
+    const LAST_OF_PIECE: &'static str = PostgresSnapshot::LAST_OF_PIECE;
+    const REQUESTS: &'static str = PostgresSnapshot::REQUESTS;
+
+    fn store(&self) -> String {
+        self.filling.store()
     }
 
-    async fn head(&mut self) -> Result<Head> {
-        self.filling.head().await
-    }
-
-    async fn records(&mut self, table: Table) -> Result<Vec<Record>> {
-        self.filling.records(table).await
-    }
-
-    async fn journal(&mut self, after: u64) -> Result<Vec<JournalRow>> {
-        self.filling.journal(after).await
-    }
-
-    async fn leases(&mut self, after: u64) -> Result<Leases> {
-        self.filling.leases(after).await
-    }
-
-    async fn lease(&mut self, lease: u64) -> Result<LeaseRow> {
-        self.filling.lease(lease).await
-    }
-
-    async fn checkpoint(&mut self) -> Result<Option<CheckpointRow>> {
-        self.filling.checkpoint().await
+    async fn all<T: Send>(
+        &mut self,
+        ask: &'static str,
+        numbers: &[u64],
+        read: impl Fn(&PgRow) -> Result<T> + Send,
+    ) -> Result<Vec<T>> {
+        self.filling.all(ask, numbers, read).await
     }
 
     /// There was no store.
-    async fn close(mut self) -> Result<()> {
+    async fn end(mut self) -> Result<()> {
         // Where the server does not hear it, it does the same once the connection is gone.
         let _ = execute(&mut self.filling.connection, "ROLLBACK").await;
         connect::hang_up(self.filling.connection);

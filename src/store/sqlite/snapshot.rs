@@ -3,7 +3,6 @@
 //! One connection in one read transaction: it needs no lock of ours, holds nobody up, and keeps the
 //! write-ahead log from being cut back for as long as it lasts. It never writes.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -11,20 +10,13 @@ use std::path::{Path, PathBuf};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
-use super::read::{column, number, text};
+use super::read::column;
 use super::schema::{self, Kind};
 use super::{Result, failed, options, take_lock};
-use crate::core::tables::LabRecord;
-use crate::core::types::{ClaimId, LabTime, LeaseId, ResourceId, SessionId};
 use crate::store::StoreError;
-use crate::store::archive::{
-    CheckpointRow, EndRow, Head, JournalRow, LeaseRow, Leases, PIECE, Record, Snapshot, Table,
-};
-use crate::store::names::Names;
+use crate::store::whole::{Columns, Whole};
 
 const READING: &str = "read the store";
-/// Leases of one era stand together in the history of resources; pieces end where eras do.
-const ERA_LAST: u64 = 1_023;
 
 /// Everything in a file, as of when it was opened.
 #[derive(Debug)]
@@ -103,12 +95,28 @@ impl SqliteSnapshot {
     pub fn is_backup(&self) -> bool {
         self.kind == Kind::Backup
     }
+}
 
-    async fn all<T>(
+impl Whole for SqliteSnapshot {
+    type Row = SqliteRow;
+
+    const LAST_OF_PIECE: &'static str = "SELECT max(lease) FROM (
+        SELECT lease FROM lease WHERE lease > $1 UNION ALL SELECT lease FROM lease_end WHERE lease > $1
+        UNION ALL SELECT lease FROM held WHERE lease > $1 ORDER BY lease LIMIT $2)";
+    // Crossed, so that it goes through the log and looks each session up.
+    const REQUESTS: &'static str = "SELECT request.session, request.request, request.body_hash, request.ended
+        FROM request CROSS JOIN session USING (session)
+        WHERE request.request > session.forgotten OR request.row > session.forgotten_row ORDER BY request.row";
+
+    fn store(&self) -> String {
+        format!("sqlite:{}", self.path.display())
+    }
+
+    async fn all<T: Send>(
         &mut self,
         ask: &'static str,
         numbers: &[u64],
-        read: impl Fn(&SqliteRow) -> Result<T>,
+        read: impl Fn(&SqliteRow) -> Result<T> + Send,
     ) -> Result<Vec<T>> {
         let mut query = sqlx::query(ask);
         for number in numbers {
@@ -118,150 +126,18 @@ impl SqliteSnapshot {
         rows.iter().map(read).collect()
     }
 
-    /// What is stored of the leases after one and up to another.
-    async fn between(&mut self, after: u64, last: u64) -> Result<BTreeMap<u64, LeaseRow>> {
-        const RECORDS: &str = "SELECT lease, record FROM lease WHERE lease > $1 AND lease <= $2";
-        const ENDS: &str = "SELECT lease, at, outcome, ended FROM lease_end WHERE lease > $1 AND lease <= $2";
-        const HELD: &str = "SELECT lease FROM held WHERE lease > $1 AND lease <= $2";
-        let mut found: BTreeMap<u64, LeaseRow> = BTreeMap::new();
-        let range = [after, last];
-        for (lease, record) in self.all(RECORDS, &range, |row| Ok((number(row, 0)?, owned(row, 1)?))).await? {
-            found.entry(lease).or_default().record = Some(record);
-        }
-        let end = |row: &SqliteRow| {
-            Ok((number(row, 0)?, EndRow { at: number(row, 1)?, outcome: column(row, 2)?, ended: owned(row, 3)? }))
-        };
-        for (lease, end) in self.all(ENDS, &range, end).await? {
-            found.entry(lease).or_default().end = Some(end);
-        }
-        for lease in self.all(HELD, &range, |row| number(row, 0)).await? {
-            found.entry(lease).or_default().held = true;
-        }
-        for (lease, row) in &mut found {
-            row.lease = *lease;
-        }
-        Ok(found)
-    }
-}
-
-impl Snapshot for SqliteSnapshot {
-    fn name(&self) -> String {
-        format!("sqlite:{}", self.path.display())
-    }
-
-    async fn head(&mut self) -> Result<Head> {
-        const ASK: &str = "SELECT batch, last_event, wall_ms, now, term, last_lease, last_claim, last_session, \
-            last_resource FROM lab";
-        let rows = self.all(ASK, &[], |row| {
-            Ok(Head {
-                batch: number(row, 0)?,
-                last_event: number(row, 1)?,
-                wall_ms: column(row, 2)?,
-                lab: LabRecord {
-                    now: LabTime(number(row, 3)?),
-                    term: number(row, 4)?,
-                    last_lease: number(row, 5)?,
-                    last_claim: number(row, 6)?,
-                    last_session: number(row, 7)?,
-                    last_resource: number(row, 8)?,
-                },
-            })
-        });
-        let found = rows.await?.into_iter().next();
-        found.ok_or_else(|| StoreError::Inconsistent { what: "the table `lab` has no row".to_owned() })
-    }
-
-    async fn records(&mut self, table: Table) -> Result<Vec<Record>> {
-        let ask = match table {
-            Table::Pool => "SELECT name, record FROM pool",
-            Table::Resource => "SELECT CAST(resource AS TEXT), record FROM resource",
-            Table::Used => "SELECT CAST(resource AS TEXT), CAST(last_used AS TEXT) FROM resource_used",
-            Table::Remembered => "SELECT name, marks FROM remembered",
-            Table::Session => "SELECT CAST(session AS TEXT), record FROM session",
-            Table::Request => return self.requests().await,
-            Table::Claim => "SELECT CAST(claim AS TEXT), record FROM claim",
-            Table::Keyed => "SELECT key, record FROM keyed",
-            Table::Arrival => "SELECT CAST(claim AS TEXT), record FROM arrival",
-        };
-        self.all(ask, &[], |row| Ok(Record { key: owned(row, 0)?, text: owned(row, 1)? })).await
-    }
-
-    async fn journal(&mut self, after: u64) -> Result<Vec<JournalRow>> {
-        const ASK: &str = "SELECT event, batch, at, wall_ms, kind, lease, claim, session, resource, body \
-            FROM journal WHERE event > $1 ORDER BY event LIMIT $2";
-        let row = |row: &SqliteRow| {
-            let named = |index| Ok(column::<Option<i64>>(row, index)?.map(i64::cast_unsigned));
-            Ok(JournalRow {
-                number: number(row, 0)?,
-                batch: number(row, 1)?,
-                at: number(row, 2)?,
-                wall_ms: column(row, 3)?,
-                kind: owned(row, 4)?,
-                names: Names {
-                    lease: named(5)?.map(LeaseId),
-                    claim: named(6)?.map(ClaimId),
-                    session: named(7)?.map(SessionId),
-                    resource: named(8)?.map(ResourceId),
-                },
-                body: owned(row, 9)?,
-            })
-        };
-        self.all(ASK, &[after, PIECE as u64], row).await
-    }
-
-    async fn leases(&mut self, after: u64) -> Result<Leases> {
-        const LAST_OF_PIECE: &str = "SELECT max(lease) FROM (
-            SELECT lease FROM lease WHERE lease > $1 UNION ALL SELECT lease FROM lease_end WHERE lease > $1 \
-            UNION ALL SELECT lease FROM held WHERE lease > $1 ORDER BY lease LIMIT $2)";
-        const RESOURCES: &str = "SELECT lease, resource FROM lease_resource WHERE era >= $1 AND era <= $2";
-        let last: Vec<Option<i64>> = self.all(LAST_OF_PIECE, &[after, PIECE as u64], |row| column(row, 0)).await?;
-        let next = last.into_iter().flatten().next().map(|last| last.cast_unsigned() | ERA_LAST);
-        // After the last lease there may be names of leases that are not there.
-        let last = next.unwrap_or(u64::MAX);
-        let mut found = self.between(after, last).await?;
-        let eras = [(after + 1) >> 10, last >> 10];
-        for (lease, resource) in self.all(RESOURCES, &eras, |row| Ok((number(row, 0)?, owned(row, 1)?))).await? {
-            let row = found.entry(lease).or_insert_with(|| LeaseRow { lease, ..LeaseRow::default() });
-            row.resources.push(resource);
-        }
-        let mut rows: Vec<LeaseRow> = found.into_values().collect();
-        rows.iter_mut().for_each(|row| row.resources.sort_unstable());
-        Ok(Leases { rows, next })
-    }
-
-    async fn lease(&mut self, lease: u64) -> Result<LeaseRow> {
-        let found = self.between(lease.saturating_sub(1), lease).await?;
-        Ok(found.into_values().next().unwrap_or_else(|| LeaseRow { lease, ..LeaseRow::default() }))
-    }
-
-    async fn checkpoint(&mut self) -> Result<Option<CheckpointRow>> {
-        const ASK: &str = "SELECT event, batch, at, tables FROM checkpoint ORDER BY event DESC LIMIT 1";
-        let rows = self.all(ASK, &[], |row| {
-            let (event, batch, at) = (number(row, 0)?, number(row, 1)?, number(row, 2)?);
-            Ok(CheckpointRow { event, batch, at, tables: owned(row, 3)? })
-        });
-        Ok(rows.await?.into_iter().next())
-    }
-
-    async fn close(self) -> Result<()> {
+    async fn end(self) -> Result<()> {
         self.connection.close().await.map_err(failed("close the store"))
     }
 }
 
-impl SqliteSnapshot {
-    async fn requests(&mut self) -> Result<Vec<Record>> {
-        // The table is a log: of two rows for one request the later is true.
-        const ASK: &str = "SELECT request.session, request.request, request.body_hash, request.ended
-            FROM request CROSS JOIN session USING (session)
-            WHERE request.request > session.forgotten OR request.row > session.forgotten_row ORDER BY request.row";
-        let rows = self.all(ASK, &[], |row| {
-            let body_hash: Option<i64> = column(row, 2)?;
-            let body_hash = body_hash.map_or_else(|| "null".to_owned(), |hash| hash.cast_unsigned().to_string());
-            let (session, request) = (number(row, 0)?, number(row, 1)?);
-            Ok(Record { key: format!("{session}/{request}"), text: format!("[{body_hash},{}]", text(row, 3)?) })
-        });
-        let latest: BTreeMap<String, String> = rows.await?.into_iter().map(|row| (row.key, row.text)).collect();
-        Ok(latest.into_iter().map(|(key, text)| Record { key, text }).collect())
+impl Columns for SqliteRow {
+    fn signed(&self, index: usize) -> Result<Option<i64>> {
+        column(self, index)
+    }
+
+    fn text(&self, index: usize) -> Result<Option<String>> {
+        column(self, index)
     }
 }
 
@@ -314,8 +190,4 @@ pub(super) fn remove(path: &Path) {
     for end in ["", "-journal", "-wal", "-shm"] {
         let _ = fs::remove_file(super::beside(path, end));
     }
-}
-
-fn owned(row: &SqliteRow, index: usize) -> Result<String> {
-    text(row, index).map(str::to_owned)
 }

@@ -9,7 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use serde_json::value::RawValue;
-use sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
+use sqlx::sqlite::{SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
 
 use super::rows::{Row, Rows};
@@ -18,7 +18,8 @@ use super::snapshot::{self, SqliteSnapshot};
 use super::{Result, Texts, beside, failed, options, sync_folder};
 use crate::core::tables::Batch;
 use crate::store::StoreError;
-use crate::store::archive::{CheckpointRow, Head, JournalRow, LeaseRow, Leases, Record, Snapshot, Table, Target};
+use crate::store::archive::{CheckpointRow, Head, JournalRow, LeaseRow, Record, Table, Target};
+use crate::store::whole::{Whole, request_key};
 
 const FILLING: &str = "fill the new store";
 
@@ -242,7 +243,7 @@ impl Target for SqliteTarget {
         let Self { filling, path, part, aside, _locks } = self;
         let moved = aside.as_ref().map(|aside| aside.display().to_string());
         let finished = async {
-            filling.close().await?;
+            filling.end().await?;
             give_name(&part, &path, aside.as_deref()).map_err(failed("put the new store in its place"))
         };
         let finished = finished.await;
@@ -253,38 +254,28 @@ impl Target for SqliteTarget {
     }
 }
 
-impl Snapshot for SqliteTarget {
-    fn name(&self) -> String {
-        self.filling.name()
+impl Whole for SqliteTarget {
+    type Row = SqliteRow;
+
+    const LAST_OF_PIECE: &'static str = SqliteSnapshot::LAST_OF_PIECE;
+    const REQUESTS: &'static str = SqliteSnapshot::REQUESTS;
+
+    fn store(&self) -> String {
+        self.filling.store()
     }
 
-    async fn head(&mut self) -> Result<Head> {
-        self.filling.head().await
-    }
-
-    async fn records(&mut self, table: Table) -> Result<Vec<Record>> {
-        self.filling.records(table).await
-    }
-
-    async fn journal(&mut self, after: u64) -> Result<Vec<JournalRow>> {
-        self.filling.journal(after).await
-    }
-
-    async fn leases(&mut self, after: u64) -> Result<Leases> {
-        self.filling.leases(after).await
-    }
-
-    async fn lease(&mut self, lease: u64) -> Result<LeaseRow> {
-        self.filling.lease(lease).await
-    }
-
-    async fn checkpoint(&mut self) -> Result<Option<CheckpointRow>> {
-        self.filling.checkpoint().await
+    async fn all<T: Send>(
+        &mut self,
+        ask: &'static str,
+        numbers: &[u64],
+        read: impl Fn(&SqliteRow) -> Result<T> + Send,
+    ) -> Result<Vec<T>> {
+        self.filling.all(ask, numbers, read).await
     }
 
     /// There was no store.
-    async fn close(self) -> Result<()> {
-        let closed = self.filling.close().await;
+    async fn end(self) -> Result<()> {
+        let closed = self.filling.end().await;
         snapshot::remove(&self.part);
         closed
     }
@@ -292,11 +283,8 @@ impl Snapshot for SqliteTarget {
 
 /// A request's columns: its key and its text each hold two.
 fn request(rows: &mut Rows, record: &Record) -> Result<()> {
-    let numbers = record
-        .key
-        .split_once('/')
-        .and_then(|(session, request)| Some((session.parse::<u64>().ok()?, request.parse::<u64>().ok()?)));
-    let (session, request) = numbers.ok_or_else(|| failed(FILLING)("the key of a request is SESSION/REQUEST"))?;
+    let (session, request) =
+        request_key(record).ok_or_else(|| failed(FILLING)("the key of a request is SESSION/REQUEST"))?;
     let (body_hash, ended): (Option<u64>, &RawValue) = serde_json::from_str(&record.text).map_err(failed(FILLING))?;
     let put = rows.row(|row| {
         row.number(session);
