@@ -6,6 +6,7 @@ use serde_json::json;
 use super::LAB;
 use super::brokers::{Broker, pair};
 use super::common::process;
+use super::common::proxy::Proxy;
 use super::common::{http, wait::until};
 
 const UPGRADE: &[(&str, &str)] = &[
@@ -82,4 +83,23 @@ fn a_broker_is_advertised_as_it_was_told() {
     until("it knows who leads", || !second.status()["leader"].is_null());
     let answer = second.get("/v1/queue");
     assert_eq!(answer.header("location"), Some("https://lab.example.org/one/v1/queue"), "{answer:?}");
+}
+
+#[test]
+fn status_is_of_whoever_leads_and_of_one_broker_when_one_is_asked() {
+    let Some(server) = postgres::shared() else { return };
+    let (first, second) = pair(&server.database(), LAB);
+    let gone = Proxy::to(first.port);
+    gone.refuse();
+    let home = tempfile::tempdir().unwrap();
+    let status = |urls: &str| {
+        let mut command = process::leasehold(home.path());
+        process::run(command.args(["status", "--json"]).env("LEASEHOLD_URL", urls)).exits(0).json()
+    };
+    let all = status(&format!("{},{},{}", gone.url(), second.url(), first.url()));
+    assert_eq!((&all["role"], &all["pools"][0]["pool"]), (&json!("leading"), &json!("phone")), "{all}");
+    let one = status(&second.url());
+    assert_eq!((&one["role"], &one["leader"]), (&json!("standby"), &json!(first.url())), "{one}");
+    let without = status(&format!("{},{}", gone.url(), second.url()));
+    assert_eq!(without["role"], "standby", "{without}");
 }
