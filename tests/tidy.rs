@@ -22,7 +22,7 @@ const FUNCTION_LINES_MAX: usize = 70;
 /// ratchet: an entry may shrink or go, and none may be added without a reason in the commit.
 const LONG_FUNCTIONS: &[(&str, &str, usize)] = &[
     // One arm per event and nothing else: the one place where the state changes.
-    ("src/core/state.rs", "apply", 114),
+    ("src/core/state.rs", "apply", 112),
 ];
 
 /// A layer of the code: what its files may name, beside itself.

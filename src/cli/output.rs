@@ -84,7 +84,7 @@ impl Style {
         match state {
             "free" | "active" | "serving" => Self::Good,
             "leased" | "shared" | "ending" | "pending" | "stopping" => Self::Busy,
-            "quarantined" | "drained" | "store_failing" => Self::Bad,
+            "quarantined" | "drained" | "offline" | "store_failing" => Self::Bad,
             _ => Self::Plain,
         }
     }

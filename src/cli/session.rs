@@ -88,7 +88,7 @@ fn table(items: &[SessionInfo], now: Now) -> Table {
         table.row([
             Cell::from(format!("s{}", item.session)),
             item.owner.as_str().into(),
-            item.kind.as_str().into(),
+            item.provides.as_ref().map_or_else(|| item.kind.clone(), |name| format!("provider {name}")).into(),
             connected.into(),
             output::ago(item.last_seen_ms).into(),
             show_duration_ms(item.ttl_ms).into(),

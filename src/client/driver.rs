@@ -28,8 +28,8 @@ use super::machine::{Config, Input, Machine, Output, Reply};
 use super::timer::BootTimer;
 use super::url::BaseUrl;
 use crate::clock;
-use crate::protocol::call::{ClaimRequest, LeaseReleased, SessionOpen};
-use crate::protocol::info::{ClaimInfo, LeaseInfo};
+use crate::protocol::call::{ClaimRequest, LeaseReleased, ProviderProvide, SessionOpen};
+use crate::protocol::info::{ApplyInfo, ClaimInfo, LeaseInfo};
 
 /// How long a clean close may take to be written and answered.
 const HANGUP_TIMEOUT: Duration = Duration::from_secs(1);
@@ -56,6 +56,10 @@ pub(crate) enum Command {
         lease: u64,
         until: u64,
         done: Answer<Arc<LeaseInfo>>,
+    },
+    Provide {
+        request: Box<ProviderProvide>,
+        done: Answer<ApplyInfo>,
     },
     Close {
         done: Answer<()>,
@@ -155,6 +159,7 @@ enum ReplyTo {
     Nobody,
     Close(Answer<()>),
     Extend(Answer<Arc<LeaseInfo>>),
+    Provide(Answer<ApplyInfo>),
     Release(Answer<LeaseReleased>),
 }
 
@@ -256,6 +261,9 @@ impl Driver {
             Command::Extend { lease, until, done } => {
                 Input::Extend { lease, until, ticket: self.reply_to(ReplyTo::Extend(done)) }
             }
+            Command::Provide { request, done } => {
+                Input::Provide { request, ticket: self.reply_to(ReplyTo::Provide(done)) }
+            }
             Command::Close { done } => Input::Close { ticket: self.reply_to(ReplyTo::Close(done)) },
         }
     }
@@ -329,6 +337,9 @@ impl Driver {
             | Event::Ending { .. }
             | Event::Extended(_)
             | Event::NoBroker { .. }
+            | Event::Offline { .. }
+            | Event::Online { .. }
+            | Event::Superseded(_)
             | Event::StoreState { .. } => {}
         }
         // Nobody may be listening.
@@ -390,13 +401,19 @@ impl Driver {
             Some(ReplyTo::Extend(done)) => {
                 let _ = done.send(reply.and_then(|reply| match reply {
                     Reply::Extended(info) => Ok(info),
-                    Reply::Closed | Reply::Released(_) => Err(other()),
+                    _ => Err(other()),
+                }));
+            }
+            Some(ReplyTo::Provide(done)) => {
+                let _ = done.send(reply.and_then(|reply| match reply {
+                    Reply::Provided(applied) => Ok(applied),
+                    _ => Err(other()),
                 }));
             }
             Some(ReplyTo::Release(done)) => {
                 let _ = done.send(reply.and_then(|reply| match reply {
                     Reply::Released(released) => Ok(released),
-                    Reply::Closed | Reply::Extended(_) => Err(other()),
+                    _ => Err(other()),
                 }));
             }
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::error::ClientError;
 use crate::clock::BootTime;
+use crate::protocol::call::ProviderSuperseded;
 use crate::protocol::info::{ClaimInfo, EndingInfo, LeaseInfo};
 
 /// Something that happened to the session, its claims or its leases.
@@ -79,6 +80,26 @@ pub enum Event {
     },
     /// A lease's hold has another end.
     Extended(Arc<LeaseInfo>),
+    /// Resources of a lease are offline: their provider is gone. The lease goes on.
+    Offline {
+        /// Its number.
+        lease: u64,
+        /// Names of those resources.
+        resources: Vec<String>,
+        /// In words.
+        message: String,
+    },
+    /// Resources of a lease are online again.
+    Online {
+        /// Its number.
+        lease: u64,
+        /// Names of those resources.
+        resources: Vec<String>,
+        /// In words.
+        message: String,
+    },
+    /// Another session provides under the name of this one, with its key.
+    Superseded(ProviderSuperseded),
     /// The broker's store fails, or works again. Leases are kept either way.
     StoreState {
         /// Whether it works.

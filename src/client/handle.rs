@@ -15,8 +15,8 @@ use super::error::ClientError;
 use super::event::{Event, LeaseState, Standing};
 use super::url::BaseUrl;
 use crate::clock::BootTime;
-use crate::protocol::call::{ClaimRequest, LeaseReleased};
-use crate::protocol::info::{ClaimInfo, LeaseInfo};
+use crate::protocol::call::{ClaimRequest, LeaseReleased, ProviderProvide};
+use crate::protocol::info::{ApplyInfo, ClaimInfo, LeaseInfo};
 
 /// One session with a broker, kept over dropped sockets. Cheap to clone. When the last handle of
 /// it is dropped (leases and waiting claims count) the session is closed, best effort.
@@ -138,6 +138,17 @@ impl Client {
         });
         drop(last);
         Waiting { client: self.clone(), request_id, progress, done, settled: false }
+    }
+
+    /// Brings resources along: they are online for as long as this session lives. Sent again it makes
+    /// them what it says then. Waits for a broker while there is none.
+    ///
+    /// # Errors
+    /// What the broker refuses: a name that is taken, an inventory that contradicts itself.
+    pub async fn provide(&self, request: ProviderProvide) -> Result<ApplyInfo, ClientError> {
+        let (done, answer) = oneshot::channel();
+        self.send(Command::Provide { request: Box::new(request), done });
+        answer.await.unwrap_or_else(|_| Err(self.over()))
     }
 
     /// Closes the session: everything of it is free at once. Every lease and claim of it ends.

@@ -35,8 +35,10 @@ use self::promise::Promise;
 use super::error::ClientError;
 use super::event::{Event, LeaseState};
 use crate::clock::BootTime;
-use crate::protocol::call::{ClaimRequest, LeaseReleased, SessionClose, SessionOpen, SessionRenew, method};
-use crate::protocol::info::LeaseInfo;
+use crate::protocol::call::{
+    ClaimRequest, LeaseReleased, ProviderProvide, SessionClose, SessionOpen, SessionRenew, method,
+};
+use crate::protocol::info::{ApplyInfo, LeaseInfo};
 use crate::protocol::rpc::Request;
 
 /// How long an opening may stay unanswered: a broker waits for its store first.
@@ -90,6 +92,13 @@ pub enum Input<'a> {
         /// For [`Output::Answer`].
         ticket: u64,
     },
+    /// The user brings resources along.
+    Provide {
+        /// All of them.
+        request: Box<ProviderProvide>,
+        /// For [`Output::Answer`].
+        ticket: u64,
+    },
     /// The user closes the session.
     Close {
         /// For [`Output::Answer`].
@@ -136,6 +145,8 @@ pub enum Reply {
     Closed,
     /// The hold has its new end.
     Extended(Arc<LeaseInfo>),
+    /// The resources are on the books and online.
+    Provided(ApplyInfo),
     /// The lease is over; says how it ended.
     Released(LeaseReleased),
 }
@@ -275,6 +286,7 @@ impl Machine {
             Input::Abandon(request_id) => self.abandon(request_id),
             Input::Release { lease, outcome, ticket } => self.release(lease, outcome, ticket),
             Input::Extend { lease, until, ticket } => self.add_ask(AskKind::Extend { lease, until }, Some(ticket)),
+            Input::Provide { request, ticket } => self.add_ask(AskKind::Provide { request }, Some(ticket)),
             Input::Close { ticket } => self.close(now, ticket),
             Input::Connected => self.connected(now),
             Input::ConnectFailed(error) => self.connect_failed(now, error),
@@ -452,7 +464,9 @@ impl Machine {
                 self.tell(Event::ClaimEnded { request_id, error: ClientError::Closed });
                 None
             }
-            Input::Release { ticket: Some(ticket), .. } | Input::Extend { ticket, .. } => {
+            Input::Release { ticket: Some(ticket), .. }
+            | Input::Extend { ticket, .. }
+            | Input::Provide { ticket, .. } => {
                 self.outputs.push_back(Output::Answer(ticket, Err(ClientError::Closed)));
                 None
             }

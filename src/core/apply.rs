@@ -79,7 +79,7 @@ pub struct Plan {
 /// # Errors
 /// `name_taken` where another origin or a going resource has a name, `invalid_inventory` where
 /// the whole would contradict itself, `needs_confirmation` where too much would be removed.
-pub fn plan(state: &State, declared: &Declared, origin: Origin, options: &Options) -> Result<Plan, Refusal> {
+pub fn plan(state: &State, declared: &Declared, origin: &Origin, options: &Options) -> Result<Plan, Refusal> {
     diff::Diff::new(state, declared, origin)?.plan(options)
 }
 
@@ -89,7 +89,7 @@ pub fn plan(state: &State, declared: &Declared, origin: Origin, options: &Option
 /// As [`plan`].
 pub fn set_one(state: &State, spec: &ResourceSpec) -> Result<Plan, Refusal> {
     let resources = vec![DeclaredResource { spec: spec.clone(), was: None }];
-    plan(state, &Declared { pools: Vec::new(), resources }, Origin::Api, &Options::default())
+    plan(state, &Declared { pools: Vec::new(), resources }, &Origin::Api, &Options::default())
 }
 
 /// The difference that removing one resource makes, for `resource rm`.
@@ -101,11 +101,22 @@ pub fn remove_one(state: &State, name: &ResourceName) -> Result<Plan, Refusal> {
         let message = format!("there is no resource \"{name}\": `leasehold resource ls` shows what there is");
         return Err(Refusal::new(Code::NotFound, message));
     };
-    if resource.origin != Origin::Api {
-        let message = format!(
-            "resource \"{name}\" comes from the inventory file: remove it there, and apply the file with --prune"
-        );
-        return Err(Refusal::new(Code::NameTaken, message));
+    match &resource.origin {
+        Origin::Api => {}
+        // Its provider may never come back; if it does, it brings the resource again.
+        Origin::Provider(_) if resource.marks.offline.is_some() => {}
+        Origin::Provider(provider) => {
+            let message = format!(
+                "resource \"{name}\" is provided by {provider}, which is there: remove it from the provider's file"
+            );
+            return Err(Refusal::new(Code::NameTaken, message));
+        }
+        Origin::File => {
+            let message = format!(
+                "resource \"{name}\" comes from the inventory file: remove it there, and apply the file with --prune"
+            );
+            return Err(Refusal::new(Code::NameTaken, message));
+        }
     }
     if resource.pending == Some(Pending::Removal) {
         return Ok(Plan { unchanged: 1, ..Plan::default() });

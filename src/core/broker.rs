@@ -202,6 +202,9 @@ impl Broker {
             Command::Apply { declared, prune, confirmed, dry_run } => {
                 self.apply_inventory(now, &declared, prune, confirmed, dry_run)
             }
+            Command::Provide { session, provider, declared, confirmed } => {
+                self.provide(now, session, provider, &declared, confirmed)
+            }
             Command::SetResource(spec) => self.set_resource(now, &spec),
             Command::RemoveResource(name) => self.remove_resource(now, &name),
             Command::Mark { resource, act, reason, by } => self.mark(now, &resource, act, reason, by),
@@ -252,7 +255,9 @@ impl Broker {
             | Event::ResourceDrained { resource, .. }
             | Event::ResourceUndrained { resource, .. }
             | Event::ResourceQuarantined { resource, .. }
-            | Event::ResourceRestored { resource, .. } => {
+            | Event::ResourceRestored { resource, .. }
+            | Event::ResourceOffline { resource, .. }
+            | Event::ResourceOnline { resource } => {
                 self.selections.restand(&self.state, *resource);
                 self.touch_resource(*resource, true);
             }

@@ -10,7 +10,7 @@ use super::claim::{ClaimEnd, ClaimSpec};
 use super::inventory::ResourceSpec;
 use super::lease::{LeaseEnd, Outcome};
 use super::refusal::Refusal;
-use super::session::{SecretHash, SessionEnd, SessionKind};
+use super::session::{Provider, SecretHash, SessionEnd, SessionKind};
 use super::types::{ClaimId, Key, LabTime, LeaseId, Owner, ResourceName, SessionId};
 
 /// How long a new session lives without a sign of life.
@@ -198,6 +198,18 @@ pub enum Command {
         confirmed: bool,
         /// Change nothing, answer what would.
         dry_run: bool,
+    },
+    /// A session brings these resources: they are the provider's part of the inventory, all of it.
+    /// Answers [`Reply::Applied`].
+    Provide {
+        /// Which session.
+        session: SessionId,
+        /// As whom.
+        provider: Provider,
+        /// What it brings.
+        declared: Arc<Declared>,
+        /// Even where it removes more than a fifth of what the provider has.
+        confirmed: bool,
     },
     /// Declare one resource. Answers [`Reply::Applied`].
     SetResource(Arc<ResourceSpec>),

@@ -12,7 +12,7 @@ use super::arrivals::Arrival;
 use super::claim::{Blocked, Claim, ClaimEnd, Pin};
 use super::inventory::{Cooling, Origin, Pending, Pool, ResourceSpec};
 use super::lease::{Ending, Lease, LeaseEnd, Outcome};
-use super::session::{SecretHash, SessionEnd, SessionKind};
+use super::session::{Provider, SecretHash, SessionEnd, SessionKind};
 use super::types::{ClaimId, Key, LabTime, LeaseId, Owner, ResourceId, SessionId};
 
 /// A fact. When it happened is the lab time of its batch.
@@ -105,6 +105,30 @@ pub enum Event {
         resource: ResourceId,
         /// Who.
         by: Arc<str>,
+    },
+    /// Its provider is gone: nobody new gets it, and who holds it keeps it.
+    ResourceOffline {
+        /// Which.
+        resource: ResourceId,
+        /// How its provider went.
+        reason: Arc<str>,
+        /// Who: `broker`, or the admin who ended the provider's session.
+        by: Arc<str>,
+    },
+    /// Its provider is there again.
+    ResourceOnline {
+        /// Which.
+        resource: ResourceId,
+    },
+    /// A session brings the resources of this provider from here on.
+    ProviderAttached {
+        /// Which session.
+        session: SessionId,
+        /// The provider.
+        provider: Provider,
+        /// The session that brought them so far, its half-open predecessor: it does no longer.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<SessionId>,
     },
     /// A session is open.
     SessionOpened {
@@ -275,6 +299,9 @@ impl Event {
             Self::ResourceUndrained { .. } => "resource_undrained",
             Self::ResourceQuarantined { .. } => "resource_quarantined",
             Self::ResourceRestored { .. } => "resource_restored",
+            Self::ResourceOffline { .. } => "resource_offline",
+            Self::ResourceOnline { .. } => "resource_online",
+            Self::ProviderAttached { .. } => "provider_attached",
             Self::SessionOpened { .. } => "session_opened",
             Self::SessionPromised { .. } => "session_promised",
             Self::SessionKicked { .. } => "session_kicked",

@@ -10,7 +10,7 @@ use super::event::Event;
 use super::inventory::{Resource, ResourceSpec};
 use super::lease::Lease;
 use super::state::State;
-use super::types::{ClaimId, LabTime, LeaseId, ResourceId, SessionId};
+use super::types::{ClaimId, Key, LabTime, LeaseId, ResourceId, SessionId};
 
 type Fits<T = ()> = Result<T, String>;
 
@@ -28,10 +28,7 @@ impl State {
             | Event::ArrivalForgotten { .. }
             | Event::KeyedForgotten { .. } => Ok(()),
             Event::StoreMoved { last_lease, .. } => self.is_next_fence(*last_lease),
-            Event::PoolRemoved { pool } => {
-                let empty = self.pools.get(pool).is_none_or(|known| known.members.is_empty());
-                require(empty, || format!("pool {pool} is removed with resources in it"))
-            }
+            Event::PoolRemoved { pool } => self.is_empty(pool),
             Event::ResourceAdded { resource, spec, .. } => {
                 require(!self.resources.contains_key(resource), || format!("resource {resource} is added twice"))?;
                 self.may_be(*resource, spec)
@@ -54,6 +51,8 @@ impl State {
             | Event::ResourceUndrained { resource, .. }
             | Event::ResourceQuarantined { resource, .. }
             | Event::ResourceRestored { resource, .. }
+            | Event::ResourceOffline { resource, .. }
+            | Event::ResourceOnline { resource }
             | Event::ResourceCooled { resource } => self.known(*resource).map(drop),
             Event::SessionOpened { session, .. } => {
                 require(!self.sessions.contains_key(session), || format!("session {session} opens twice"))
@@ -66,6 +65,9 @@ impl State {
             Event::RequestsForgotten { session, up_to } => {
                 require(*up_to < u64::MAX, || format!("session {session} forgets all requests"))?;
                 self.is_open(*session)
+            }
+            Event::ProviderAttached { session, from, .. } => {
+                from.iter().chain([session]).try_for_each(|session| self.is_open(*session))
             }
             Event::SessionPromised { session, .. }
             | Event::SessionKicked { session, .. }
@@ -86,6 +88,11 @@ impl State {
                 self.may_be_freed(lease, &Vec::from_iter(rest))
             }
         }
+    }
+
+    fn is_empty(&self, pool: &Key) -> Fits {
+        let empty = self.pools.get(pool).is_none_or(|known| known.members.is_empty());
+        require(empty, || format!("pool {pool} is removed with resources in it"))
     }
 
     fn is_next_fence(&self, fence: u64) -> Fits {

@@ -9,13 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::broker::Broker;
 use super::caps::Share;
 use super::event::Event;
+use super::inventory::{Origin, Resource};
 use super::lease::Lease;
 use super::limits::{ARRIVALS_KEPT_MS, FENCE_MAX, KEYED_KEPT_MS};
 use super::need::{Count, Slots};
 use super::session::{OpenRequest, SessionKind};
 use super::state::{Deadline, State};
 use super::tables::Tables;
-use super::types::{Key, LabTime, ResourceId};
+use super::types::{Key, LabTime, ProviderName, ResourceId, SessionId};
 
 mod queue;
 
@@ -114,6 +115,8 @@ fn slots_were_free(state: &State, lease: &Lease) -> Result<(), String> {
         hold("exclusive", slots > 0 && slots <= free, || {
             format!("lease {} took {slots} slots of {}, which had {free} free", lease.id, resource.spec.name)
         })?;
+        let there = provider_of(resource).is_none_or(|name| provides(state, name).is_some());
+        hold("nothing offline is given", there, || format!("lease {} took {resource:?}", lease.id))?;
         hold("nothing out of use is given", resource.is_grantable(), || {
             format!("lease {} took {}, which is {:?}", lease.id, resource.spec.name, resource.marks)
         })?;
@@ -188,6 +191,7 @@ fn books(state: &State) -> Result<(), String> {
     names(state)?;
     queues(state)?;
     owners(state)?;
+    providers(state)?;
     deadlines(state)
 }
 
@@ -301,6 +305,37 @@ fn owners(state: &State) -> Result<(), String> {
         hold("owners of a pool", pool.owners == owners, || format!("{key}: {:?} is not {owners:?}", pool.owners))?;
     }
     Ok(())
+}
+
+fn provider_of(resource: &Resource) -> Option<&ProviderName> {
+    match &resource.origin {
+        Origin::Provider(name) => Some(name),
+        Origin::Api | Origin::File => None,
+    }
+}
+
+/// The session that brings the provider's resources, looked for among all.
+fn provides<'a>(state: &'a State, name: &ProviderName) -> Option<&'a SessionId> {
+    let mut all = state.sessions.iter();
+    all.find(|(_, session)| session.provides.as_ref().is_some_and(|own| own.name == *name)).map(|(id, _)| id)
+}
+
+/// A name is provided by one session, and what it brings is offline exactly while there is none.
+fn providers(state: &State) -> Result<(), String> {
+    let mut named: BTreeMap<ProviderName, SessionId> = BTreeMap::new();
+    for session in state.sessions.values() {
+        let Some(provider) = &session.provides else { continue };
+        let other = named.insert(provider.name.clone(), session.id);
+        hold("a provider is one session", other.is_none(), || format!("{other:?} provides as {session:?} does"))?;
+    }
+    hold("providers", state.providers == named, || format!("{:?} is not {named:?}", state.providers))?;
+    for resource in state.resources.values() {
+        let gone = provider_of(resource).is_some_and(|name| !named.contains_key(name));
+        let said = resource.marks.offline.is_some();
+        hold("offline without its provider, online with it", said == gone, || format!("{resource:?}"))?;
+    }
+    let kept = state.remembered.values().find(|marks| marks.offline.is_some());
+    hold("offline is not remembered", kept.is_none(), || format!("{kept:?}"))
 }
 
 fn deadlines(state: &State) -> Result<(), String> {

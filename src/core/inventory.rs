@@ -4,11 +4,12 @@
 //! `apply.rs`; who holds them is `lease.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::types::{Key, LabTime, LeaseId, ResourceId, ResourceName, Value};
+use super::types::{Key, LabTime, LeaseId, ProviderName, ResourceId, ResourceName, Value};
 
 /// What becomes of a pool's resources when their holder's socket drops.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,14 +79,48 @@ impl Pool {
     }
 }
 
-/// Where a resource comes from. Each origin changes and removes only its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+/// Where a resource comes from. Each origin changes and removes only its own. Written as `api`,
+/// `file` or `provider:NAME`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum Origin {
     /// `resource set`, or the HTTP interface.
     Api,
     /// The inventory file.
     File,
+    /// A session that brings it: without that it is offline.
+    Provider(ProviderName),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Api => f.write_str("api"),
+            Self::File => f.write_str("file"),
+            Self::Provider(name) => write!(f, "provider:{name}"),
+        }
+    }
+}
+
+impl From<Origin> for String {
+    fn from(origin: Origin) -> Self {
+        origin.to_string()
+    }
+}
+
+impl TryFrom<String> for Origin {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match text.as_str() {
+            "api" => Ok(Self::Api),
+            "file" => Ok(Self::File),
+            other => match other.strip_prefix("provider:") {
+                Some(name) => ProviderName::parse(name).map(Self::Provider).map_err(|error| error.to_string()),
+                None => Err(format!("{other:?} is no origin: expected api, file or provider:NAME")),
+            },
+        }
+    }
 }
 
 /// Where the broker reads a secret's value at hand-out. The value itself is never in the core.
@@ -146,13 +181,16 @@ pub struct Marks {
     /// Taken out by an admin, and why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drained: Option<Mark>,
+    /// Its provider is gone, and how. Nothing of it is kept when the resource leaves the books.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline: Option<Mark>,
 }
 
 impl Marks {
     /// Whether nothing keeps the resource from new holders.
     #[must_use]
     pub const fn is_clear(&self) -> bool {
-        self.quarantined.is_none() && self.drained.is_none()
+        self.quarantined.is_none() && self.drained.is_none() && self.offline.is_none()
     }
 }
 
@@ -212,8 +250,8 @@ impl Resource {
         self.cooling.iter().map(|cooling| cooling.slots).sum()
     }
 
-    /// Whether it can be given to a new holder at all, free or not: neither drained, quarantined
-    /// nor going.
+    /// Whether it can be given to a new holder at all, free or not: neither drained, offline,
+    /// quarantined nor going.
     #[must_use]
     pub fn is_grantable(&self) -> bool {
         self.marks.is_clear() && self.pending.is_none()

@@ -60,6 +60,8 @@ pub enum Code {
     LeaseEnded,
     /// The name is taken by another origin.
     NameTaken,
+    /// Another living session provides under this name.
+    ProviderTaken,
     /// It would remove more than a fifth of the file's resources.
     NeedsConfirmation,
     // A bound.
@@ -104,6 +106,7 @@ impl Code {
         Self::LeaseEnding,
         Self::LeaseEnded,
         Self::NameTaken,
+        Self::ProviderTaken,
         Self::NeedsConfirmation,
         Self::TooManySessions,
         Self::TooManyClaims,
@@ -140,6 +143,7 @@ impl Code {
             Self::LeaseEnding => "lease_ending",
             Self::LeaseEnded => "lease_ended",
             Self::NameTaken => "name_taken",
+            Self::ProviderTaken => "provider_taken",
             Self::NeedsConfirmation => "needs_confirmation",
             Self::TooManySessions => "too_many_sessions",
             Self::TooManyClaims => "too_many_claims",

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::limits::{ENDED_REQUESTS_KEPT, ENDED_REQUESTS_SLACK};
-use super::types::{ClaimId, LabTime, LeaseId, Owner, SessionId};
+use super::types::{ClaimId, LabTime, LeaseId, Owner, ProviderName, SessionId};
 
 /// The hash of a 256-bit secret, in hex. What opens a session is never stored.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -30,6 +30,18 @@ pub enum SessionKind {
         /// The client's name for its one request.
         request_id: Arc<str>,
     },
+}
+
+/// What a session is that brings resources with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provider {
+    /// Its name: that of its resources' origin.
+    pub name: ProviderName,
+    /// The hash of the secret that the provider keeps for itself over restarts, and nobody else has:
+    /// who knows it is this one's successor.
+    pub key: SecretHash,
+    /// Where it was last seen to be, for people.
+    pub address: Arc<str>,
 }
 
 /// How a session ended.
@@ -117,6 +129,8 @@ pub struct Session {
     pub promise_ms: Option<u64>,
     /// Set when an admin kicked it: it takes no claims and ends with its last lease.
     pub kicked_by: Option<Arc<str>>,
+    /// Set while it brings the resources of a provider.
+    pub provides: Option<Provider>,
     /// What it asked.
     pub requests: Requests,
 }

@@ -13,11 +13,11 @@ use super::claim::{Claim, Seniority};
 use super::event::Event;
 use super::inventory::{Cooling, Mark, Marks, Origin, Pool, Resource, ResourceSpec};
 use super::lease::{Lease, Pick};
-use super::session::{OpenRequest, RequestEnd, Requests, SecretHash, Session, SessionKind};
+use super::session::{OpenRequest, Provider, RequestEnd, Requests, SecretHash, Session, SessionKind};
 use super::tables::{
     EndedRecord, KeyedRecord, LabRecord, PoolRecord, RequestRecord, ResourceRecord, SessionRecord, TableChanges, Tables,
 };
-use super::types::{ClaimId, Key, LabTime, LeaseId, ResourceId, ResourceName, SessionId};
+use super::types::{ClaimId, Key, LabTime, LeaseId, ProviderName, ResourceId, ResourceName, SessionId};
 
 /// A pool with what is in it.
 #[derive(Clone, Debug)]
@@ -85,6 +85,8 @@ pub struct State {
     pub sessions: BTreeMap<SessionId, Session>,
     /// Open sessions without a socket, by the hash of their key.
     pub keys: BTreeMap<SecretHash, SessionId>,
+    /// The sessions that bring resources, by the provider's name.
+    pub providers: BTreeMap<ProviderName, SessionId>,
     /// Outcomes of leases without a socket.
     pub keyed: BTreeMap<SecretHash, KeyedRecord>,
     /// First arrivals of work that may be retried, by the claim that arrived first.
@@ -112,7 +114,7 @@ impl State {
     pub fn from_tables(tables: &Tables) -> Result<Self, String> {
         let mut state = Self { lab: tables.lab, ..Self::default() };
         for record in &tables.pools {
-            state.set_pool(&record.pool, record.origin);
+            state.set_pool(&record.pool, &record.origin);
         }
         for record in &tables.resources {
             if !state.pools.contains_key(&record.spec.pool) {
@@ -121,7 +123,7 @@ impl State {
                     record.spec.name, record.spec.pool
                 ));
             }
-            state.add_resource(record.id, &record.spec, record.origin);
+            state.add_resource(record.id, &record.spec, &record.origin);
             let resource = state.resource_mut(record.id);
             resource.marks = record.marks.clone();
             resource.pending.clone_from(&record.pending);
@@ -139,6 +141,7 @@ impl State {
                 opened_at: record.opened_at,
                 promise_ms: record.promise_ms,
                 kicked_by: record.kicked_by.clone(),
+                provides: record.provides.clone(),
                 requests: Requests { forgotten: record.forgotten, ..Requests::default() },
             });
         }
@@ -181,7 +184,7 @@ impl State {
         match event {
             Event::BrokerStarted { term } => self.lab.term = *term,
             Event::StoreMoved { last_lease, .. } => self.raise_fence(*last_lease),
-            Event::PoolSet { pool, origin } => self.set_pool(pool, *origin),
+            Event::PoolSet { pool, origin } => self.set_pool(pool, origin),
             Event::PoolRemoved { pool } => {
                 let gone = self.pools.remove(pool);
                 assert!(
@@ -193,7 +196,7 @@ impl State {
             }
             Event::ResourceAdded { resource, spec, origin } => {
                 self.lab.last_resource = self.lab.last_resource.max(resource.0);
-                self.add_resource(*resource, spec, *origin);
+                self.add_resource(*resource, spec, origin);
                 if let Some(marks) = self.remembered.remove(&spec.name) {
                     self.resource_mut(*resource).marks = marks;
                     self.changed.remembered.insert(spec.name.clone());
@@ -202,16 +205,13 @@ impl State {
             Event::ResourceChanged { resource, spec } => self.change_resource(*resource, spec),
             Event::ResourcePending { resource, pending } => self.resource_mut(*resource).pending.clone_from(pending),
             Event::ResourceRemoved { resource } => self.remove_resource(*resource),
-            Event::ResourceDrained { resource, reason, by } => {
-                self.resource_mut(*resource).marks.drained =
-                    Some(Mark { reason: reason.clone(), since: at, by: by.clone() });
-            }
-            Event::ResourceUndrained { resource, .. } => self.resource_mut(*resource).marks.drained = None,
-            Event::ResourceQuarantined { resource, reason, by } => {
-                self.resource_mut(*resource).marks.quarantined =
-                    Some(Mark { reason: reason.clone(), since: at, by: by.clone() });
-            }
-            Event::ResourceRestored { resource, .. } => self.resource_mut(*resource).marks.quarantined = None,
+            Event::ResourceDrained { resource, .. }
+            | Event::ResourceUndrained { resource, .. }
+            | Event::ResourceQuarantined { resource, .. }
+            | Event::ResourceRestored { resource, .. }
+            | Event::ResourceOffline { resource, .. }
+            | Event::ResourceOnline { resource } => self.mark_resource(at, *resource, event),
+            Event::ProviderAttached { session, provider, from } => self.attach_provider(*session, provider, *from),
             Event::ResourceCooling { resource, cooling } => self.cool(*resource, *cooling),
             Event::ResourceCooled { resource } => self.cooled(at, *resource),
             Event::SessionOpened { session, owner, ttl_ms, secret, kind } => {
@@ -225,6 +225,7 @@ impl State {
                     opened_at: at,
                     promise_ms: None,
                     kicked_by: None,
+                    provides: None,
                     requests: Requests::default(),
                 });
             }
@@ -345,7 +346,7 @@ impl State {
             pools: self
                 .pools
                 .values()
-                .map(|pool| PoolRecord { pool: pool.pool.clone(), origin: pool.origin })
+                .map(|pool| PoolRecord { pool: pool.pool.clone(), origin: pool.origin.clone() })
                 .collect(),
             resources: self.resources.values().map(record_of).collect(),
             remembered: self.remembered.iter().map(|(name, marks)| (name.clone(), marks.clone())).collect(),
@@ -389,11 +390,12 @@ impl State {
     }
 
     fn pool_record(&self, key: Key) -> (Key, Option<PoolRecord>) {
-        let record = self.pools.get(&key).map(|pool| PoolRecord { pool: pool.pool.clone(), origin: pool.origin });
+        let record =
+            self.pools.get(&key).map(|pool| PoolRecord { pool: pool.pool.clone(), origin: pool.origin.clone() });
         (key, record)
     }
 
-    fn set_pool(&mut self, pool: &Arc<Pool>, origin: Origin) {
+    fn set_pool(&mut self, pool: &Arc<Pool>, origin: &Origin) {
         self.changed.pools.insert(pool.name.clone());
         if !self.pools.contains_key(&pool.name) {
             // Claims may wait for a pool that is not there yet.
@@ -402,7 +404,7 @@ impl State {
             let spanning = waiting.iter().filter(|claim| Self::pools_of(claim).len() > 1);
             let fresh = PoolState {
                 pool: pool.clone(),
-                origin,
+                origin: origin.clone(),
                 members: BTreeSet::new(),
                 queue: waiting.iter().map(|claim| claim.seniority).collect(),
                 spanning: spanning.map(|claim| claim.id).collect(),
@@ -412,11 +414,11 @@ impl State {
         }
         let Some(entry) = self.pools.get_mut(&pool.name) else { return };
         entry.pool = pool.clone();
-        entry.origin = origin;
+        entry.origin = origin.clone();
         self.recount(&pool.name);
     }
 
-    fn add_resource(&mut self, id: ResourceId, spec: &Arc<ResourceSpec>, origin: Origin) {
+    fn add_resource(&mut self, id: ResourceId, spec: &Arc<ResourceSpec>, origin: &Origin) {
         let pool = self.pools.get_mut(&spec.pool).unwrap_or_else(|| panic!("pool {} is not on the books", spec.pool));
         pool.members.insert(id);
         let taken = self.names.insert(spec.name.clone(), id);
@@ -425,7 +427,7 @@ impl State {
         let resource = Resource {
             id,
             spec: spec.clone(),
-            origin,
+            origin: origin.clone(),
             marks: Marks::default(),
             pending: None,
             last_used: LabTime(0),
@@ -454,6 +456,21 @@ impl State {
         self.resource_mut(id).spec = spec.clone();
     }
 
+    /// What was said of it is said, or no longer.
+    fn mark_resource(&mut self, at: LabTime, id: ResourceId, said: &Event) {
+        let marks = &mut self.resource_mut(id).marks;
+        let mark = |reason: &Arc<str>, by: &Arc<str>| Some(Mark { reason: reason.clone(), since: at, by: by.clone() });
+        match said {
+            Event::ResourceDrained { reason, by, .. } => marks.drained = mark(reason, by),
+            Event::ResourceUndrained { .. } => marks.drained = None,
+            Event::ResourceQuarantined { reason, by, .. } => marks.quarantined = mark(reason, by),
+            Event::ResourceRestored { .. } => marks.quarantined = None,
+            Event::ResourceOffline { reason, by, .. } => marks.offline = mark(reason, by),
+            Event::ResourceOnline { .. } => marks.offline = None,
+            _ => {}
+        }
+    }
+
     fn remove_resource(&mut self, id: ResourceId) {
         let gone = self.resources.remove(&id).unwrap_or_else(|| panic!("resource {id} is not on the books"));
         assert!(
@@ -469,9 +486,11 @@ impl State {
         for cooling in &gone.cooling {
             self.deadlines.remove(&(cooling.until, Deadline::Cooled(id)));
         }
-        if !gone.marks.is_clear() {
+        // Whoever declares the name next has a provider of its own, or none.
+        let marks = Marks { offline: None, ..gone.marks };
+        if !marks.is_clear() {
             self.changed.remembered.insert(gone.spec.name.clone());
-            self.remembered.insert(gone.spec.name.clone(), gone.marks);
+            self.remembered.insert(gone.spec.name.clone(), marks);
         }
         self.changed.resources.insert(id);
     }
@@ -509,8 +528,19 @@ impl State {
         if matches!(session.kind, SessionKind::Keyed { .. }) {
             self.keys.insert(session.secret.clone(), session.id);
         }
+        if let Some(provider) = &session.provides {
+            self.providers.insert(provider.name.clone(), session.id);
+        }
         let known = self.sessions.insert(session.id, session);
         assert!(known.is_none(), "a session opened twice");
+    }
+
+    fn attach_provider(&mut self, session: SessionId, provider: &Provider, from: Option<SessionId>) {
+        if let Some(from) = from {
+            self.session_mut(from).provides = None;
+        }
+        self.providers.insert(provider.name.clone(), session);
+        self.session_mut(session).provides = Some(provider.clone());
     }
 
     fn session_mut(&mut self, id: SessionId) -> &mut Session {
@@ -522,6 +552,9 @@ impl State {
         let gone = self.sessions.remove(&id).unwrap_or_else(|| panic!("session {id} is not on the books"));
         assert!(gone.requests.open.is_empty(), "session {id} ended with open requests {:?}", gone.requests.open);
         self.keys.remove(&gone.secret);
+        if let Some(provider) = gone.provides.filter(|provider| self.providers.get(&provider.name) == Some(&id)) {
+            self.providers.remove(&provider.name);
+        }
         self.changed.sessions.insert(id);
     }
 
@@ -677,7 +710,7 @@ fn record_of(resource: &Resource) -> ResourceRecord {
     ResourceRecord {
         id: resource.id,
         spec: resource.spec.clone(),
-        origin: resource.origin,
+        origin: resource.origin.clone(),
         marks: resource.marks.clone(),
         pending: resource.pending.clone(),
         last_used: resource.last_used,
@@ -695,6 +728,7 @@ fn session_record(session: &Session) -> SessionRecord {
         opened_at: session.opened_at,
         promise_ms: session.promise_ms,
         kicked_by: session.kicked_by.clone(),
+        provides: session.provides.clone(),
         forgotten: session.requests.forgotten,
     }
 }

@@ -12,7 +12,7 @@ use super::claim::Claim;
 use super::event::Event;
 use super::inventory::{Cooling, Marks, Origin, Pending, Pool, ResourceSpec};
 use super::lease::{Lease, LeaseEnd, Outcome};
-use super::session::{RequestEnd, SecretHash, SessionKind};
+use super::session::{Provider, RequestEnd, SecretHash, SessionKind};
 use super::types::{ClaimId, Key, LabTime, LeaseId, Owner, ResourceId, ResourceName, SessionId};
 
 /// The lab's one row: its time and its counters.
@@ -80,6 +80,9 @@ pub struct SessionRecord {
     pub promise_ms: Option<u64>,
     /// Who is ending it.
     pub kicked_by: Option<Arc<str>>,
+    /// The provider whose resources it brings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provides: Option<Provider>,
     /// Requests up to this number are forgotten.
     pub forgotten: u64,
 }

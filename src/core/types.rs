@@ -75,6 +75,11 @@ pub struct Key(Arc<str>);
 #[serde(transparent)]
 pub struct ResourceName(Arc<str>);
 
+/// A provider's name, written like a resource's: the host's, unless it was given another.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct ProviderName(Arc<str>);
+
 /// Why a text is no name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not a valid {what}: expected {expected}")]
@@ -130,6 +135,35 @@ impl ResourceName {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl ProviderName {
+    /// Parses a provider's name.
+    pub fn parse(text: &str) -> Result<Self, NameError> {
+        match ResourceName::parse(text) {
+            Ok(name) => Ok(Self(name.0)),
+            Err(error) => Err(NameError { what: "provider name", ..error }),
+        }
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ProviderName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for ProviderName {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
     }
 }
 

@@ -10,6 +10,7 @@ use super::input::{Answer, Call, ClaimTold, Input, KeyedCall, Notice, Outgoing, 
 use super::machine::{Left, Machine};
 use super::query;
 use crate::clock::BootTime;
+use crate::core::apply::Change;
 use crate::core::command::{ClaimReply, Claimant, Command, Reply};
 use crate::core::event::Event;
 use crate::core::lease::Lease;
@@ -86,6 +87,14 @@ impl Machine {
                 }
             }
             Call::List => Ok(Answer::State(Box::new(self.state_of(session).0))),
+            Call::Provide { provider, declared, confirmed } => {
+                match self.decide_for(session, Command::Provide { session, provider, declared, confirmed }) {
+                    Reply::Applied { changes, unchanged, applied } => {
+                        Ok(Answer::Applied(Box::new(self.apply_info(changes, unchanged, applied))))
+                    }
+                    other => Err(unexpected(other)),
+                }
+            }
             Call::Close { .. } => {
                 self.left_now.push(Left::Closed(session));
                 self.decide_for(session, Command::EndSession { session, end: SessionEnd::Closed });
@@ -361,15 +370,21 @@ impl Machine {
             Reply::Lease(lease) => self.lease_told(lease).map(Told::Lease),
             Reply::Released { lease, end } => Ok(Told::Released(self.lease_released(lease, &end))),
             Reply::NotHeld(lease) => Ok(Told::NotHeld(lease)),
-            Reply::Applied { changes, unchanged, applied } => Ok(Told::Applied(ApplyInfo {
-                changes: changes.into_iter().map(change_info).collect(),
-                unchanged: unchanged as u64,
-                applied,
-                now: self.clock.now.0,
-                now_time: self.clock.now_time(),
-            })),
+            Reply::Applied { changes, unchanged, applied } => {
+                Ok(Told::Applied(self.apply_info(changes, unchanged, applied)))
+            }
         };
         self.held.hold(Output::Told(answer, told));
+    }
+
+    fn apply_info(&self, changes: Vec<Change>, unchanged: usize, applied: bool) -> ApplyInfo {
+        ApplyInfo {
+            changes: changes.into_iter().map(change_info).collect(),
+            unchanged: unchanged as u64,
+            applied,
+            now: self.clock.now.0,
+            now_time: self.clock.now_time(),
+        }
     }
 
     pub(super) fn keyed(
@@ -460,7 +475,8 @@ impl Machine {
     /// Tells holders and waiters what events since `from` mean for them. What an asker learns
     /// from its answer it is not told again.
     pub(super) fn tell_events(&mut self, from: usize, answered: Option<(SessionId, &Reply)>) {
-        let mut notices: Vec<(SessionId, Notice)> = Vec::new();
+        // Before what is granted by it.
+        let mut notices: Vec<(SessionId, Notice)> = self.reach_notices(from);
         for event in &self.broker.events()[from..] {
             if let Event::SessionEnded { session, .. } = event {
                 self.presence.give_up(*session);
@@ -549,7 +565,7 @@ fn unexpected(reply: Reply) -> RpcError {
     }
 }
 
-fn change_info(change: crate::core::apply::Change) -> ChangeInfo {
-    let crate::core::apply::Change { action, what, name, detail, pending } = change;
+fn change_info(change: Change) -> ChangeInfo {
+    let Change { action, what, name, detail, pending } = change;
     ChangeInfo { action: action.to_owned(), what: what.to_owned(), name, detail, pending }
 }

@@ -7,17 +7,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::BootTime;
+use crate::core::apply::Declared;
 use crate::core::claim::ClaimSpec;
 use crate::core::command::{Command, TtlAsk};
 use crate::core::inventory::SecretRef;
 use crate::core::lease::Outcome;
-use crate::core::session::SecretHash;
+use crate::core::session::{Provider, SecretHash};
 use crate::core::types::{LabTime, LeaseId, Owner, SessionId};
 use crate::protocol::call::{
-    Done, LeaseEndingNotice, LeaseExtended, LeaseReleased, SessionOpened, SessionRenewed, SessionState, StoreNotice,
+    Done, LeaseEndingNotice, LeaseExtended, LeaseReach, LeaseReleased, ProviderSuperseded, SessionOpened,
+    SessionRenewed, SessionState, StoreNotice,
 };
 use crate::protocol::error::{CloseReason, RpcError};
-use crate::protocol::info::ClaimInfo;
+use crate::protocol::info::{ApplyInfo, ClaimInfo};
 use crate::protocol::rpc::Id;
 
 /// A socket's number; never used twice in a process.
@@ -199,6 +201,15 @@ pub enum Call {
     },
     /// Everything of the session that is open.
     List,
+    /// Bring resources along.
+    Provide {
+        /// As whom.
+        provider: Provider,
+        /// All of them.
+        declared: Arc<Declared>,
+        /// Even where it removes more than a fifth of what the provider had.
+        confirmed: bool,
+    },
 }
 
 /// A call under the key of a lease without a socket.
@@ -258,6 +269,8 @@ pub enum Answer {
     Lease(Box<LeaseExtended>),
     /// To list.
     State(Box<SessionState>),
+    /// To provide.
+    Applied(Box<ApplyInfo>),
     /// To close.
     Done(Done),
 }
@@ -273,6 +286,12 @@ pub enum Notice {
     Ended(LeaseReleased),
     /// A hold has another end.
     Extended(Box<LeaseExtended>),
+    /// Resources of a lease are offline.
+    Offline(LeaseReach),
+    /// Resources of a lease are online again.
+    Online(LeaseReach),
+    /// Another session provides under the name.
+    Superseded(ProviderSuperseded),
     /// A claim waits at another place, or for another reason.
     Waiting(Box<ClaimInfo>),
     /// A claim ended without a lease.
@@ -325,5 +344,5 @@ pub enum Told {
     /// A lease is not held (any more): the store tells how it ended.
     NotHeld(LeaseId),
     /// An inventory was applied, or would be.
-    Applied(crate::protocol::info::ApplyInfo),
+    Applied(ApplyInfo),
 }

@@ -25,6 +25,7 @@ pub mod machine;
 pub mod metrics;
 pub mod presence;
 pub mod query;
+mod reach;
 mod stop;
 mod task;
 pub mod view;

@@ -28,6 +28,8 @@ pub mod method {
     pub const LEASE_EXTEND: &str = "lease.extend";
     /// [`Empty`](super::Empty) to [`SessionState`](super::SessionState).
     pub const LEASE_LIST: &str = "lease.list";
+    /// [`ProviderProvide`](super::ProviderProvide) to [`ApplyInfo`](super::super::info::ApplyInfo).
+    pub const PROVIDER_PROVIDE: &str = "provider.provide";
 }
 
 /// Names of the notifications, broker to client.
@@ -40,6 +42,12 @@ pub mod notice {
     pub const LEASE_ENDED: &str = "lease.ended";
     /// [`LeaseInfo`](super::LeaseInfo): its hold has another end, by someone else's doing.
     pub const LEASE_EXTENDED: &str = "lease.extended";
+    /// [`LeaseReach`](super::LeaseReach): resources of it are offline, their provider is gone.
+    pub const LEASE_OFFLINE: &str = "lease.offline";
+    /// [`LeaseReach`](super::LeaseReach): resources of it are online again.
+    pub const LEASE_ONLINE: &str = "lease.online";
+    /// [`ProviderSuperseded`](super::ProviderSuperseded): another session provides as this one did.
+    pub const PROVIDER_SUPERSEDED: &str = "provider.superseded";
     /// [`ClaimInfo`](super::ClaimInfo): its place changed, or what keeps it waiting did.
     pub const CLAIM_WAITING: &str = "claim.waiting";
     /// [`ClaimInfo`](super::ClaimInfo): it ended without a lease; `end` is there.
@@ -264,6 +272,76 @@ pub struct LeaseEndingNotice {
     pub lease: u64,
     /// Why.
     pub ending: EndingInfo,
+    /// Lab time.
+    pub now: u64,
+    /// The same for people.
+    pub now_time: String,
+}
+
+/// The session brings these resources with it. They are all that the provider has: what it brought
+/// before and is not among them is removed. Sent again it changes nothing, or what is different.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ProviderProvide {
+    /// The provider's name, which no other living session has: a host's, as a rule.
+    pub name: String,
+    /// Random text of at least 32 bytes that the provider keeps over restarts and tells nobody else:
+    /// whoever has it takes over from the session that provides under the name.
+    pub key: String,
+    /// Which machine this is, for people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// All that it has.
+    pub resources: Vec<ProvidedResource>,
+    /// Even where it removes more than a fifth of what the provider had.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub confirmed: bool,
+}
+
+/// A resource that a session brings.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ProvidedResource {
+    /// Its name, unique in the lab.
+    pub name: String,
+    /// The name it had before, for a rename.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub was: Option<String>,
+    /// The pool it is in.
+    pub pool: String,
+    /// What needs can ask for: texts, numbers, bools.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, serde_json::Value>,
+    /// Handed to the holder: texts, numbers, bools.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub properties: BTreeMap<String, serde_json::Value>,
+    /// How many holders may share it; absent is 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slots: Option<u32>,
+}
+
+/// Resources of a lease went offline, or are online again. The lease goes on either way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LeaseReach {
+    /// Its number.
+    pub lease: u64,
+    /// Names of those resources.
+    pub resources: Vec<String>,
+    /// In words.
+    pub message: String,
+    /// Lab time.
+    pub now: u64,
+    /// The same for people.
+    pub now_time: String,
+}
+
+/// Another session provides as this one did: its successor, or whoever copied its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProviderSuperseded {
+    /// The provider's name.
+    pub name: String,
+    /// In words: from where.
+    pub message: String,
     /// Lab time.
     pub now: u64,
     /// The same for people.

@@ -23,6 +23,9 @@ pub struct PickInfo {
     /// Its secrets: only in what goes to the lease's holder.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, String>,
+    /// How its provider went, while that is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline: Option<String>,
 }
 
 impl std::fmt::Debug for PickInfo {
@@ -34,6 +37,7 @@ impl std::fmt::Debug for PickInfo {
             .field("properties", &self.properties)
             .field("slots", &self.slots)
             .field("secrets", &self.secrets.keys())
+            .field("offline", &self.offline)
             .finish()
     }
 }
@@ -327,10 +331,10 @@ pub struct ResourceInfo {
     /// The same for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cooling_until_time: Option<String>,
-    /// `file` or `api`.
+    /// `file`, `api` or `provider:NAME`.
     pub origin: String,
     /// One word for people: `free`, `shared`, `leased`, `ending`, `cooling`,
-    /// `drained`, `quarantined`, `pending`.
+    /// `drained`, `quarantined`, `offline`, `pending`.
     pub state: String,
     /// Set while it is unfit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -338,6 +342,9 @@ pub struct ResourceInfo {
     /// Set while an admin has taken it out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drained: Option<MarkInfo>,
+    /// Set while its provider is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline: Option<MarkInfo>,
     /// What waits for its holders: `change` or `removal`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pending: Option<String>,
@@ -371,6 +378,9 @@ pub struct SessionInfo {
     pub leases: Vec<u64>,
     /// Claims it waits with.
     pub claims: Vec<u64>,
+    /// The provider whose resources it brings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provides: Option<String>,
 }
 
 /// How a resource stands to a need, for `resource match`.
@@ -502,7 +512,7 @@ pub struct PoolStatus {
     /// Slots that cool after their last lease.
     #[serde(default)]
     pub slots_cooling: u64,
-    /// Resources that are drained, quarantined or going.
+    /// Resources that are drained, offline, quarantined or going.
     pub out: u64,
     /// Claims that wait for it.
     pub waiting: u64,

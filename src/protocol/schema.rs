@@ -8,9 +8,9 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
 use super::call::{
-    ClaimRequest, Done, Empty, LeaseCancel, LeaseEndingNotice, LeaseExtend, LeaseExtended, LeaseRelease, LeaseReleased,
-    RenewNow, SessionClose, SessionOpen, SessionOpened, SessionRenew, SessionRenewed, SessionResume, SessionState,
-    StoreNotice, method, notice,
+    ClaimRequest, Done, Empty, LeaseCancel, LeaseEndingNotice, LeaseExtend, LeaseExtended, LeaseReach, LeaseRelease,
+    LeaseReleased, ProviderProvide, ProviderSuperseded, RenewNow, SessionClose, SessionOpen, SessionOpened,
+    SessionRenew, SessionRenewed, SessionResume, SessionState, StoreNotice, method, notice,
 };
 use super::error::{Problem, RpcError};
 use super::http::{
@@ -55,6 +55,7 @@ const CALLS: &[Method] = &[
     call(method::LEASE_RELEASE, "Release a lease", of::<LeaseRelease>(), of::<LeaseReleased>()),
     call(method::LEASE_EXTEND, "Move the end of a hold", of::<LeaseExtend>(), of::<LeaseExtended>()),
     call(method::LEASE_LIST, "Everything of the session that is open", of::<Empty>(), of::<SessionState>()),
+    call(method::PROVIDER_PROVIDE, "Bring resources along", of::<ProviderProvide>(), of::<ApplyInfo>()),
 ];
 
 /// What a broker tells unasked.
@@ -63,6 +64,9 @@ const NOTICES: &[Method] = &[
     told(notice::LEASE_ENDING, "Stop using the lease's resources and release it", of::<LeaseEndingNotice>()),
     told(notice::LEASE_ENDED, "A lease is over, by someone else's doing", of::<LeaseReleased>()),
     told(notice::LEASE_EXTENDED, "A hold has another end, by someone else's doing", of::<LeaseExtended>()),
+    told(notice::LEASE_OFFLINE, "Resources of a lease are offline: their provider is gone", of::<LeaseReach>()),
+    told(notice::LEASE_ONLINE, "Resources of a lease are online again", of::<LeaseReach>()),
+    told(notice::PROVIDER_SUPERSEDED, "Another session provides under the name", of::<ProviderSuperseded>()),
     told(notice::CLAIM_WAITING, "A claim's place changed, or what keeps it waiting", of::<ClaimInfo>()),
     told(notice::CLAIM_ENDED, "A claim ended without a lease", of::<ClaimInfo>()),
     told(notice::SESSION_RENEW_NOW, "Renew at once: the broker is about to stop", of::<RenewNow>()),

@@ -4,15 +4,19 @@
 //! their ranges. Whether it fits the books is the core's to say. Errors name the field, what was
 //! expected and what to do.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
+use serde_json::Value as Wire;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
+use crate::core::apply::{Declared, DeclaredResource, check_spec};
 use crate::core::claim::{ClaimSpec, Retry};
 use crate::core::command::TtlAsk;
+use crate::core::inventory::ResourceSpec;
 use crate::core::lease::Outcome;
 use crate::core::limits::{
     FENCE_MAX, NEEDS_PER_CLAIM_MAX, NOTE_BYTES_MAX, OWNER_BYTES_MAX, PRIORITY_MAX, RETRY_WORK_BYTES_MAX, SPAN_MS_MAX,
@@ -20,13 +24,13 @@ use crate::core::limits::{
 };
 use crate::core::need::{Need, check_needs};
 use crate::core::refusal::Refusal;
-use crate::core::session::SecretHash;
-use crate::core::types::{Key, LabTime, LeaseId, Owner, ResourceName, SessionId};
+use crate::core::session::{Provider, SecretHash};
+use crate::core::types::{Key, LabTime, LeaseId, Owner, ProviderName, ResourceName, SessionId, Value};
 use crate::engine::input::Call;
 use crate::engine::query::refusal_error;
 use crate::protocol::call::{
-    ClaimRequest, Empty, LeaseCancel, LeaseExtend, LeaseRelease, RetryRequest, SessionClose, SessionOpen, SessionRenew,
-    SessionResume, method,
+    ClaimRequest, Empty, LeaseCancel, LeaseExtend, LeaseRelease, ProvidedResource, ProviderProvide, RetryRequest,
+    SessionClose, SessionOpen, SessionRenew, SessionResume, method,
 };
 use crate::protocol::error::{RpcError, code};
 use crate::protocol::rpc::Id;
@@ -115,6 +119,7 @@ pub fn call(name: &str, params: Option<&RawValue>, peer: IpAddr) -> Result<Call,
         method::SESSION_OPEN => open(read_params(params)?, peer),
         method::SESSION_RESUME => resume(read_params(params)?),
         method::SESSION_CLOSE => close(read_params(params)?),
+        method::PROVIDER_PROVIDE => provide(read_params(params)?, peer),
         _ => Err(RpcError::new(
             code::UNKNOWN_METHOD,
             format!(
@@ -130,6 +135,7 @@ pub fn call(name: &str, params: Option<&RawValue>, peer: IpAddr) -> Result<Call,
                     method::LEASE_RELEASE,
                     method::LEASE_EXTEND,
                     method::LEASE_LIST,
+                    method::PROVIDER_PROVIDE,
                 ]
                 .join(", ")
             ),
@@ -188,6 +194,63 @@ fn acquire(asked: &ClaimRequest) -> Result<Call, RpcError> {
         None => return Err(invalid("`request_id` is missing: number the session's requests from 1, growing")),
     };
     Ok(Call::Acquire { request, spec: Arc::new(claim_spec(asked)?) })
+}
+
+fn provide(asked: ProviderProvide, peer: IpAddr) -> Result<Call, RpcError> {
+    let name = ProviderName::parse(&asked.name).map_err(|error| invalid(error.to_string()))?;
+    if !KEY_BYTES.contains(&asked.key.len()) {
+        return Err(invalid(format!(
+            "`key` has {} bytes: expected {} to {} random ones, the same after a restart",
+            asked.key.len(),
+            KEY_BYTES.start(),
+            KEY_BYTES.end()
+        )));
+    }
+    let host = asked.host.as_deref().map(cut).filter(|host| !host.is_empty());
+    let address = host.map_or_else(|| peer.to_string(), |host| format!("{host} ({peer})")).into();
+    let resources: Result<_, RpcError> = asked.resources.into_iter().map(provided).collect();
+    Ok(Call::Provide {
+        provider: Provider { name, key: secret_hash(&asked.key), address },
+        declared: Arc::new(Declared { pools: Vec::new(), resources: resources? }),
+        confirmed: asked.confirmed,
+    })
+}
+
+fn provided(asked: ProvidedResource) -> Result<DeclaredResource, RpcError> {
+    let spec = ResourceSpec {
+        name: resource_name(&asked.name)?,
+        pool: Key::parse(&asked.pool, "pool name").map_err(|error| invalid(error.to_string()))?,
+        labels: values("label", asked.labels)?,
+        properties: values("property", asked.properties)?,
+        secrets: BTreeMap::new(),
+        slots: asked.slots.unwrap_or(1),
+    };
+    check_spec(&spec).map_err(|refusal| refusal_error(&refusal))?;
+    Ok(DeclaredResource { spec, was: asked.was.as_deref().map(resource_name).transpose()? })
+}
+
+/// Labels or properties (`what` says which), as the wire has them.
+///
+/// # Errors
+/// `invalid_params`, with the one that is wrong.
+pub fn values(what: &'static str, from: BTreeMap<String, Wire>) -> Result<BTreeMap<Key, Value>, RpcError> {
+    let one = |(key, value): (String, Wire)| {
+        let key = Key::parse(&key, what).map_err(|error| invalid(error.to_string()))?;
+        let value = match value {
+            Wire::Bool(truth) => Value::Bool(truth),
+            Wire::String(text) => Value::Text(text.into()),
+            Wire::Number(number) => match (number.as_i64(), number.as_f64()) {
+                (Some(whole), _) => Value::Int(whole),
+                (None, Some(real)) if real.is_finite() => Value::Float(real),
+                _ => return Err(invalid(format!("the {what} `{key}` is too large a number"))),
+            },
+            Wire::Null | Wire::Array(_) | Wire::Object(_) => {
+                return Err(invalid(format!("the {what} `{key}` must be a text, a number or a bool")));
+            }
+        };
+        Ok((key, value))
+    };
+    from.into_iter().map(one).collect()
 }
 
 fn request_number(number: u64) -> Result<u64, RpcError> {
@@ -273,7 +336,7 @@ fn note(text: &str) -> Result<Arc<str>, RpcError> {
     Err(invalid(format!("`note` has {} bytes: expected at most {NOTE_BYTES_MAX}", text.len())))
 }
 
-fn tags(asked: &ClaimRequest) -> Result<std::collections::BTreeMap<Arc<str>, Arc<str>>, RpcError> {
+fn tags(asked: &ClaimRequest) -> Result<BTreeMap<Arc<str>, Arc<str>>, RpcError> {
     if asked.tags.len() > TAGS_MAX {
         return Err(invalid(format!("`tags` has {} entries: expected at most {TAGS_MAX}", asked.tags.len())));
     }

@@ -34,11 +34,14 @@ pub fn names(event: &Event) -> Names {
         | Event::ResourceUndrained { resource, .. }
         | Event::ResourceQuarantined { resource, .. }
         | Event::ResourceRestored { resource, .. }
+        | Event::ResourceOffline { resource, .. }
+        | Event::ResourceOnline { resource }
         | Event::ResourceCooling { resource, .. }
         | Event::ResourceCooled { resource } => Names { resource: Some(*resource), ..none },
         Event::SessionOpened { session, .. }
         | Event::SessionPromised { session, .. }
         | Event::SessionKicked { session, .. }
+        | Event::ProviderAttached { session, .. }
         | Event::SessionEnded { session, .. }
         | Event::RequestTombstoned { session, .. }
         | Event::RequestsForgotten { session, .. } => Names { session: Some(*session), ..none },

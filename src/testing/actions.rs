@@ -74,6 +74,12 @@ impl World {
             Action::Close { client } => self.awake(client, ClientInput::Close { ticket: 1 }),
             Action::Repeat { client, back, other } => self.repeat(client, back, other),
             Action::LateClose { client } => self.late_close(client),
+            Action::Provide { client, rig, key, without } => {
+                let request = Box::new(workload::rig(rig, key, without));
+                if !self.runners[client].machine.is_closed() {
+                    self.awake(client, ClientInput::Provide { request, ticket: 3 });
+                }
+            }
             Action::Keyed { user, need } => self.keyed_claims(user, need),
             Action::Cut { client, client_hears, broker_hears } => self.cut(client, client_hears, broker_hears),
             Action::Partition { client, ms } => self.runners[client].cut_off_until = self.now + us(ms),

@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use crate::core::claim::{Claim, ClaimEnd};
 use crate::core::event::Event;
-use crate::core::inventory::{OnDrop, ResourceSpec};
+use crate::core::inventory::{OnDrop, Origin, ResourceSpec};
 use crate::core::lease::{Lease, LeaseEnd};
 use crate::core::need::Count;
 use crate::core::refusal::Code;
-use crate::core::session::{SessionEnd, SessionKind};
+use crate::core::session::{Provider, SecretHash, SessionEnd, SessionKind};
 use crate::core::tables::Batch;
-use crate::core::types::{ClaimId, Key, LabTime, LeaseId, ResourceId, ResourceName, SessionId};
+use crate::core::types::{ClaimId, Key, LabTime, LeaseId, ProviderName, ResourceId, ResourceName, SessionId};
 use crate::engine::input::{Answer, Outgoing, SocketId};
 use crate::protocol::info::ClaimInfo;
 
@@ -44,6 +44,9 @@ pub(super) struct Thing {
     pub drained: bool,
     pub quarantined: bool,
     pub pending: bool,
+    /// Whose it is, where a provider brings it, and whether it was said to be offline.
+    pub provider: Option<ProviderName>,
+    pub offline: bool,
     pub used: u32,
     /// Slots that cool, the soonest first.
     pub cooling: VecDeque<u32>,
@@ -52,7 +55,7 @@ pub(super) struct Thing {
 impl Thing {
     /// Whether it may get new holders.
     pub(super) const fn usable(&self) -> bool {
-        !self.drained && !self.quarantined && !self.pending
+        !self.drained && !self.quarantined && !self.pending && !self.offline
     }
 
     /// Slots that nobody has and that do not cool.
@@ -113,6 +116,10 @@ pub(super) struct Auditor {
     pub seen: BTreeMap<&'static str, u64>,
     /// Grants whose holder, who is there, has not been told.
     untold: BTreeSet<LeaseId>,
+    /// The session that brings each provider's things, with its key.
+    providers: BTreeMap<ProviderName, (SessionId, SecretHash)>,
+    /// Leases of which something went offline, and whose holder has not been told.
+    unreached: BTreeSet<LeaseId>,
 }
 
 impl Auditor {
@@ -128,7 +135,12 @@ impl Auditor {
             *self.seen.entry(event.kind()).or_default() += 1;
             self.event(now_ms, event)?;
         }
-        Ok(())
+        self.things.values().try_for_each(|thing| {
+            let there = thing.provider.as_ref().is_none_or(|name| self.providers.contains_key(name));
+            hold("offline without its provider", thing.offline != there, || {
+                format!("{thing:?}, while there are {:?}", self.providers)
+            })
+        })
     }
 
     fn event(&mut self, now_ms: u64, event: &Event) -> Kept {
@@ -148,6 +160,7 @@ impl Auditor {
             Event::SessionOpened { .. } | Event::SessionPromised { .. } | Event::SessionEnded { .. } => {
                 self.session_event(now_ms, event)
             }
+            Event::ProviderAttached { session, provider, from } => self.provides(*session, provider, *from),
             _ => {
                 self.inventory(event);
                 Ok(())
@@ -177,6 +190,7 @@ impl Auditor {
             Event::SessionEnded { session, end } => {
                 self.sessions.remove(session);
                 self.bound.remove(session);
+                self.providers.retain(|_, (provides, _)| provides != session);
                 let left = self.leases.values().find(|held| held.lease.session == *session);
                 hold("everything leaves a trace", left.is_none(), || format!("session {session} ended with {left:?}"))?;
                 let waits = self.claims.values().find(|claim| claim.session == *session);
@@ -190,19 +204,36 @@ impl Auditor {
         }
     }
 
+    /// A name is provided by one session, until that ends or its successor comes, who has its key.
+    fn provides(&mut self, session: SessionId, provider: &Provider, from: Option<SessionId>) -> Kept {
+        let now = (session, provider.key.clone());
+        let before = self.providers.insert(provider.name.clone(), now).filter(|(before, _)| *before != session);
+        let follows = before.as_ref().is_none_or(|(_, key)| *key == provider.key);
+        let kept =
+            follows && before.as_ref().map(|(before, _)| *before) == from && self.sessions.contains_key(&session);
+        hold("a living provider keeps its name", kept, || {
+            format!("session {session} provides as {provider:?} after {before:?}, and is said to follow {from:?}")
+        })
+    }
+
     fn inventory(&mut self, event: &Event) {
         match event {
             Event::PoolSet { pool, .. } => {
                 self.pools.insert(pool.name.clone(), pool.on_drop);
                 self.caps.extend(pool.max_per_owner.map(|most| (pool.name.clone(), most)));
             }
-            Event::ResourceAdded { resource, spec, .. } => {
+            Event::ResourceAdded { resource, spec, origin } => {
                 let (drained, quarantined) = self.remembered.remove(&spec.name).unwrap_or_default();
                 let thing = Thing {
                     spec: spec.clone(),
                     drained,
                     quarantined,
                     pending: false,
+                    provider: match origin {
+                        Origin::Provider(name) => Some(name.clone()),
+                        Origin::Api | Origin::File => None,
+                    },
+                    offline: false,
                     used: 0,
                     cooling: VecDeque::new(),
                 };
@@ -223,6 +254,13 @@ impl Auditor {
             Event::ResourceCooled { resource } => self.mark(*resource, |thing| {
                 thing.cooling.pop_front();
             }),
+            Event::ResourceOffline { resource, .. } => {
+                let holds = |held: &&Hold| held.lease.picks.iter().any(|pick| pick.resource == *resource);
+                let kept = |held: &&Hold| !held.freed.contains(resource);
+                self.unreached.extend(self.leases.values().filter(holds).filter(kept).map(|held| held.lease.id));
+                self.mark(*resource, |thing| thing.offline = true);
+            }
+            Event::ResourceOnline { resource } => self.mark(*resource, |thing| thing.offline = false),
             Event::ResourceDrained { resource, .. } => self.mark(*resource, |thing| thing.drained = true),
             Event::ResourceUndrained { resource, .. } => self.mark(*resource, |thing| thing.drained = false),
             Event::ResourceQuarantined { resource, .. } => self.mark(*resource, |thing| thing.quarantined = true),
@@ -260,6 +298,10 @@ impl Auditor {
                 format!("lease {} took what is not free: {thing:?}", lease.id)
             })?;
             thing.used += pick.slots;
+            let there = thing.provider.as_ref().is_none_or(|name| self.providers.contains_key(name));
+            hold("nothing offline is given", there && !thing.offline, || {
+                format!("lease {} took {thing:?}, while there are {:?}", lease.id, self.providers)
+            })?;
             hold("exclusive", thing.used <= thing.spec.slots && thing.usable(), || {
                 format!("lease {} took {} of {thing:?}", lease.id, pick.slots)
             })?;
@@ -393,12 +435,16 @@ impl Auditor {
                 Answer::Released(released) => self.end_told(released.lease),
                 Answer::Lease(told) => self.lease_told(told.lease.lease),
                 Answer::State(state) => state.claims.iter().try_for_each(|info| self.claim_told(of, info)),
-                Answer::Done(_) => Ok(()),
+                Answer::Applied(_) | Answer::Done(_) => Ok(()),
             },
             Outgoing::Notice(Notice::Granted(told)) => self.claim_told(of, &told.info),
             Outgoing::Notice(Notice::ClaimEnded(info)) => self.claim_told(of, info),
             Outgoing::Notice(Notice::Ended(released)) => self.end_told(released.lease),
             Outgoing::Notice(Notice::Ending(ending)) => self.ending_told(ending.lease),
+            Outgoing::Notice(Notice::Offline(reach) | Notice::Online(reach)) => {
+                self.unreached.remove(&LeaseId(reach.lease));
+                self.lease_told(reach.lease)
+            }
             _ => Ok(()),
         }
     }
@@ -464,6 +510,7 @@ impl Auditor {
         if let Some(lease) = &info.lease {
             self.lease_told(lease.lease)?;
             self.untold.remove(&LeaseId(lease.lease));
+            self.unreached.remove(&LeaseId(lease.lease));
         }
         let Some(session) = of else { return Ok(()) };
         let key = (session, info.request_id);
@@ -536,7 +583,10 @@ impl Auditor {
         let untold = self.untold.iter().filter_map(|lease| self.leases.get(lease));
         let mut untold = untold.filter(|held| self.bound.contains_key(&held.lease.session));
         let one = untold.next();
-        hold("whoever is granted is told", one.is_none(), || format!("{one:?} was not told"))
+        hold("whoever is granted is told", one.is_none(), || format!("{one:?} was not told"))?;
+        let mut unreached = self.unreached.iter().filter_map(|lease| self.leases.get(lease));
+        let one = unreached.find(|held| self.bound.contains_key(&held.lease.session));
+        hold("whoever holds what goes offline is told", one.is_none(), || format!("{one:?} was not told"))
     }
 
     fn long_until(&self, session: SessionId, known: &Known) -> u64 {

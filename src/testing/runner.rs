@@ -267,6 +267,9 @@ impl World {
                     self.after(after, Ev::Release(client, lease));
                 }
             }
+            Event::Offline { .. } => self.count("client-offline"),
+            Event::Online { .. } => self.count("client-online"),
+            Event::Superseded(_) => self.count("superseded"),
             Event::Closed(_) => {
                 self.runners[client].held.clear();
                 self.count("client-closed");

@@ -105,6 +105,17 @@ pub enum Action {
         /// Which client.
         client: usize,
     },
+    /// A client brings the things of a rig.
+    Provide {
+        /// Which client.
+        client: usize,
+        /// Which rig.
+        rig: u8,
+        /// Its key: another one is another's.
+        key: u8,
+        /// Which things are left out, by their bits.
+        without: u8,
+    },
     /// Somebody claims, and later renews and releases, by HTTP under a key.
     Keyed {
         /// Whose key.
@@ -226,6 +237,7 @@ impl Action {
             Self::Repeat { other: false, .. } => "repeat",
             Self::Repeat { other: true, .. } => "repeat-other",
             Self::LateClose { .. } => "late-close",
+            Self::Provide { .. } => "provide",
             Self::Keyed { .. } => "keyed",
             Self::Cut { client_hears: true, broker_hears: true, .. } => "cut",
             Self::Cut { .. } => "half-open",

@@ -8,8 +8,10 @@ use super::script::{Action, Admin, Point, Script, Timed};
 use crate::core::apply::{Declared, DeclaredResource};
 use crate::core::inventory::{OnDrop, Pool, ResourceSpec};
 use crate::core::types::{Key, ResourceName, Value};
-use crate::protocol::call::{ClaimRequest, RetryRequest};
+use crate::protocol::call::{ClaimRequest, ProvidedResource, ProviderProvide, RetryRequest};
 
+/// The stream of chance that makes the providers: apart, so that the rest of a seed stays what it was.
+const RIGS_STREAM: u64 = 10;
 /// How long the faults go on, milliseconds; a calm phase follows.
 pub(super) const FAULTS_MS: u64 = 60_000;
 
@@ -152,7 +154,65 @@ pub(super) fn script(seed: u64, brokers: usize) -> Script {
         actions.push(Timed { at_ms, action });
         at_ms += if dice.one_in(3) { dice.roll(40) } else { dice.between(50, 700) };
     }
+    rigs(seed, clients, &mut actions);
     Script { seed, brokers, actions }
+}
+
+/// Providers, in one run of three: clients that bring things, and claims for those.
+fn rigs(seed: u64, clients: u64, actions: &mut Vec<Timed>) {
+    let mut dice = Dice::new(seed, RIGS_STREAM);
+    if !dice.one_in(3) {
+        return;
+    }
+    let mut at_ms = 500;
+    while at_ms < FAULTS_MS {
+        let client = dice.roll(clients);
+        let nth = |client: u64| usize::try_from(client).unwrap_or(0);
+        // Most often the rig of one client, and its successor's; sometimes a stranger's.
+        let rig = u8::try_from(if dice.one_in(4) { dice.roll(2) } else { client % 2 }).unwrap_or(0);
+        let without = if dice.one_in(2) { 0 } else { u8::try_from(dice.roll(16)).unwrap_or(0) };
+        let provide = Action::Provide { client: nth(client), rig, key: u8::from(dice.one_in(6)), without };
+        match dice.roll(5) {
+            0 | 1 => actions.push(Timed { at_ms, action: provide }),
+            2 => {
+                // It goes, and another brings the same soon after, most often while they are held.
+                actions.push(Timed { at_ms, action: Action::Close { client: nth(client) } });
+                let action = Action::Provide { client: nth((client + 2) % clients), rig, key: 0, without: 0 };
+                actions.push(Timed { at_ms: at_ms + dice.between(20, 1_500), action });
+            }
+            _ => {
+                let need = dice.of(&["rig", "2:rig", "rig,rig=r1", "all:rig", "phone,rig=r0"]).to_owned();
+                let hold_ms = dice.of(&[None, Some(4_000)]);
+                let claim = Box::new(ClaimRequest { needs: vec![need], hold_ms, ..ClaimRequest::default() });
+                actions.push(Timed { at_ms, action: Action::Acquire { client: nth(client), claim } });
+            }
+        }
+        at_ms += dice.between(300, 3_000);
+    }
+    actions.sort_by_key(|timed| timed.at_ms);
+}
+
+/// What a rig brings, but for the things of these bits.
+pub(super) fn rig(rig: u8, key: u8, without: u8) -> ProviderProvide {
+    let things: [(&str, &str, u32); 4] =
+        [("a", "rig", 1), ("b", "rig", 2), ("phone", "phone", 1), ("board", "board", 1)];
+    let left = things.iter().enumerate().filter(|(bit, _)| without & (1 << bit) == 0);
+    let resources = left.map(|(_, (name, pool, slots))| ProvidedResource {
+        name: format!("rig{rig}-{name}"),
+        pool: (*pool).to_owned(),
+        labels: [("rig", format!("r{rig}")), ("os", "a".to_owned()), ("site", "x".to_owned())]
+            .map(|(label, value)| (label.to_owned(), value.into()))
+            .into(),
+        slots: Some(*slots),
+        ..ProvidedResource::default()
+    });
+    ProviderProvide {
+        name: format!("rig{rig}"),
+        key: format!("the key of rig {rig}, number {key}, made up"),
+        host: Some("sim".to_owned()),
+        resources: resources.collect(),
+        confirmed: true,
+    }
 }
 
 fn work(dice: &mut Dice, client: usize) -> Action {

@@ -14,6 +14,7 @@ mod limits;
 mod moving;
 mod order;
 mod pins;
+mod providers;
 mod random;
 mod requests;
 mod restart;

@@ -14,8 +14,8 @@ use leasehold::core::event::Event;
 use leasehold::core::invariants::Witness;
 use leasehold::core::inventory::OnDrop;
 use leasehold::core::limits::Limits;
-use leasehold::core::session::{SecretHash, SessionEnd, SessionKind};
-use leasehold::core::types::{ClaimId, LabTime, LeaseId, SessionId};
+use leasehold::core::session::{Provider, SecretHash, SessionEnd, SessionKind};
+use leasehold::core::types::{ClaimId, LabTime, LeaseId, ProviderName, SessionId};
 
 use crate::world::{World, claim, key, name, owner, pool, resource};
 
@@ -79,6 +79,8 @@ const NEEDS: &[&str] = &[
     "flat + board",
     "flat + seat/2",
     "phone + seat/3",
+    "rig",
+    "2:rig",
     "gone",
 ];
 
@@ -178,7 +180,7 @@ impl Play {
         let (sessions, leases) = (self.sessions(), self.leases());
         let session = self.dice.of(&sessions).copied();
         let lease = self.dice.of(&leases).copied();
-        let command = match (self.dice.roll(40), session, lease) {
+        let command = match (self.dice.roll(42), session, lease) {
             (0..=12, Some(session), _) => self.acquire(session, &leases),
             (13, _, _) => Command::AcquireKeyed {
                 key: SecretHash(format!("k{}", self.dice.roll(6)).into()),
@@ -215,6 +217,7 @@ impl Play {
                 Command::Tick
             }
             (38, _, _) => Command::ReturnGraceOver,
+            (40 | 41, Some(session), _) => self.provide(session),
             _ => return self.open(),
         };
         self.world.decide(command);
@@ -225,6 +228,29 @@ impl Play {
         // Sometimes the same again, or another body under a used number.
         let request = if self.dice.one_in(8) { self.dice.roll(self.request) } else { self.request };
         Command::Acquire { session, request, spec: Arc::new(spec(&mut self.dice, leases)) }
+    }
+
+    /// One of two rigs, by one of two keys.
+    fn provide(&mut self, session: SessionId) -> Command {
+        let name = if self.dice.one_in(2) { "rig" } else { "bench" };
+        let key = if self.dice.one_in(4) { "two" } else { "one" };
+        let provider = Provider {
+            name: ProviderName::parse(name).expect("a name"),
+            key: SecretHash(key.into()),
+            address: "here".into(),
+        };
+        let mut declared = Declared::default();
+        for text in ["phone v1 os=android site=a", "board v2 site=b rack=2", "seat v3*2", "rig v4"] {
+            if self.dice.one_in(4) {
+                continue;
+            }
+            let mut spec = resource(text);
+            if !self.dice.one_in(8) {
+                spec.name = crate::world::name(&format!("{name}-{}", spec.name));
+            }
+            declared.resources.push(leasehold::core::apply::DeclaredResource { spec, was: None });
+        }
+        Command::Provide { session, provider, declared: Arc::new(declared), confirmed: !self.dice.one_in(3) }
     }
 
     fn release(&mut self, lease: LeaseId) -> Command {
@@ -261,7 +287,8 @@ impl Play {
         }
         self.world.decide(Command::ReturnGraceOver);
         let waiting = self.world.broker.state().claims.len();
-        for _ in 0..=waiting {
+        // What a store that moved keeps for its clients comes back within a ttl.
+        for _ in 0..waiting + 5 {
             for lease in self.leases() {
                 let release = self.release(lease);
                 self.world.decide(release);
@@ -325,6 +352,9 @@ fn whatever_is_asked_the_promises_hold() {
         "resource_cooled",
         "arrival_noted",
         "store_moved",
+        "provider_attached",
+        "resource_offline",
+        "resource_online",
         "a gap found",
     ] {
         assert!(seen.get(kind).is_some_and(|times| *times > 5), "{kind} is rare: {seen:?}");

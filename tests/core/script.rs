@@ -24,8 +24,8 @@ use leasehold::core::command::{ClaimReply, Claimant, Command, MarkAct, Reply, Tt
 use leasehold::core::event::Event;
 use leasehold::core::lease::{LeaseEnd, Outcome};
 use leasehold::core::limits::Limits;
-use leasehold::core::session::{SecretHash, SessionEnd, SessionKind};
-use leasehold::core::types::{ClaimId, LabTime, LeaseId, ResourceId, ResourceName, SessionId};
+use leasehold::core::session::{Provider, SecretHash, SessionEnd, SessionKind};
+use leasehold::core::types::{ClaimId, LabTime, LeaseId, ProviderName, ResourceId, ResourceName, SessionId};
 
 use crate::world::{World, claim, duration_ms, key, name, owner, pool, resource};
 
@@ -237,6 +237,16 @@ impl Script {
                 let kind = SessionKind::Socket { instance: actor.into() };
                 Command::OpenSession { owner: owner(acts_for), ttl, secret: SecretHash(actor.into()), kind }
             }
+            "provide" => {
+                let (head, items) = args.split_once(':').expect("NAME [key=KEY] [yes]: items");
+                let mut words = head.split_whitespace();
+                let name = ProviderName::parse(words.next().expect("a name")).expect("a name");
+                let words: Vec<&str> = words.collect();
+                let key = words.iter().find_map(|word| word.strip_prefix("key=")).unwrap_or(actor);
+                let provider = Provider { name, key: SecretHash(key.into()), address: actor.into() };
+                let Command::Apply { declared, .. } = apply(&format!(": {items}")) else { unreachable!("it applies") };
+                Command::Provide { session: own(), provider, declared, confirmed: words.contains(&"yes") }
+            }
             "up" => Command::SessionUp(own()),
             "down" => Command::SessionDown(own()),
             "close" => end(SessionEnd::Closed),
@@ -444,6 +454,13 @@ impl Script {
                 }
                 Event::ResourceChanged { spec, .. } if !matches!(reply, Reply::Applied { .. }) => {
                     format!("{} changed", spec.name)
+                }
+                Event::ResourceOffline { resource, reason, .. } => {
+                    format!("{} offline: {reason}", self.names[resource])
+                }
+                Event::ResourceOnline { resource } => format!("{} online", self.names[resource]),
+                Event::ProviderAttached { session, from: Some(from), .. } => {
+                    format!("{} follows {}", actor(session), actor(from))
                 }
                 Event::ResourceQuarantined { resource, reason, by } if &**by == "broker" => {
                     format!("{} quarantined: {reason}", self.names[resource])

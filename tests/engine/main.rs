@@ -18,6 +18,7 @@ mod failures;
 mod keyed;
 mod leading;
 mod notices;
+mod providers;
 mod random;
 mod restart;
 mod sockets;

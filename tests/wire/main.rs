@@ -20,6 +20,7 @@ mod keyed;
 mod limits;
 mod messages;
 mod probes;
+mod providers;
 mod routes;
 mod secrets;
 mod sessions;

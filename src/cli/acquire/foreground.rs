@@ -150,6 +150,10 @@ fn tell_event(lease: &LeaseGuard, event: &Event, told: &mut Told) -> Result<(), 
         Event::Connected { .. } if std::mem::take(&mut told.offline) => {
             say_line(&json!({"event": "online", "lease": number}))
         }
+        Event::Offline { lease: of, resources, message } if *of == number => say_line(&json!({
+            "event": "offline", "lease": number, "resources": resources, "message": message})),
+        Event::Online { lease: of, resources, message } if *of == number => say_line(&json!({
+            "event": "online", "lease": number, "resources": resources, "message": message})),
         Event::Extended(info) if info.lease == number => say_line(&json!({
             "event": "extended", "lease": number, "until": info.until, "until_time": info.until_time})),
         _ => Ok(()),

@@ -51,7 +51,7 @@ fn table(items: &[ResourceInfo], now: Now) -> Table {
 
 /// What keeps a resource that nobody holds from being given, in a cell.
 fn mark_words(item: &ResourceInfo, now: Now) -> String {
-    let mark = item.quarantined.as_ref().or(item.drained.as_ref());
+    let mark = item.quarantined.as_ref().or(item.drained.as_ref()).or(item.offline.as_ref());
     let cooling = item.cooling_until.zip(item.cooling_until_time.as_ref());
     match (mark, cooling) {
         (Some(mark), _) => format!("({})", reason_or_who(mark)),
@@ -96,6 +96,10 @@ fn details(resource: &ResourceInfo, now: Now) -> Details {
     }
     if let Some(mark) = &resource.drained {
         mark_facts(&mut details, "drained", mark, now, &format!("leasehold resource undrain {name}"));
+    }
+    if let Some(mark) = &resource.offline {
+        let back = format!("leasehold provide, or for good: leasehold resource rm {name}");
+        mark_facts(&mut details, "offline", mark, now, &back);
     }
     if let (Some(slots), Some(until), Some(time)) =
         (resource.slots_cooling, resource.cooling_until, &resource.cooling_until_time)
@@ -251,6 +255,7 @@ mod tests {
             state: "free".into(),
             quarantined: None,
             drained: None,
+            offline: None,
             pending: None,
             holders: Vec::new(),
         }

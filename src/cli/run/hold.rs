@@ -213,6 +213,11 @@ impl Holding<'_> {
     /// A broker that is away for a while is worth a line, and so is the one that is there again.
     fn hear(&self, event: &Event, course: &mut Course) {
         match event {
+            Event::Offline { lease, message, .. } | Event::Online { lease, message, .. }
+                if *lease == self.lease.lease() =>
+            {
+                self.messages.line(message.clone());
+            }
             Event::Disconnected { why } => {
                 course.away.get_or_insert_with(|| Away { since: boot_now(), why: why.clone(), said: false });
             }

@@ -12,7 +12,7 @@ use super::{Machine, Output, Pending, Reply};
 use crate::client::error::{ClientError, is_passing};
 use crate::clock::BootTime;
 use crate::protocol::MESSAGE_BYTES_MAX;
-use crate::protocol::call::{LeaseCancel, LeaseExtend, LeaseRelease, LeaseReleased, method};
+use crate::protocol::call::{LeaseCancel, LeaseExtend, LeaseRelease, LeaseReleased, ProviderProvide, method};
 use crate::protocol::error::RpcError;
 use crate::protocol::info::{ClaimInfo, LeaseInfo};
 use crate::protocol::rpc::Id;
@@ -34,7 +34,7 @@ pub(super) struct Ask {
     tries: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum AskKind {
     /// The request itself is with the claim.
     Acquire {
@@ -51,6 +51,9 @@ pub(super) enum AskKind {
     Extend {
         lease: u64,
         until: u64,
+    },
+    Provide {
+        request: Box<ProviderProvide>,
     },
 }
 
@@ -118,6 +121,7 @@ impl Machine {
             AskKind::Extend { lease, until } => {
                 self.request(method::LEASE_EXTEND, LeaseExtend { lease, until }, pending)
             }
+            AskKind::Provide { request } => self.request(method::PROVIDER_PROVIDE, request, pending),
         };
         let bytes = match self.outputs.back() {
             Some(Output::Send(text)) => text.len(),
@@ -154,6 +158,10 @@ impl Machine {
                     held.info = Arc::clone(&info);
                 }
                 self.answer(key, Ok(Reply::Extended(info)));
+            }
+            AskKind::Provide { .. } => {
+                let applied = read(result)?;
+                self.answer(key, Ok(Reply::Provided(applied)));
             }
         }
         Ok(())

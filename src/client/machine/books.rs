@@ -3,7 +3,7 @@
 //! A lease is here while it is held; once it is released, over or lost it is told and forgotten.
 //! Lost is decided here and is final.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::asks::AskKind;
@@ -12,7 +12,7 @@ use super::{Machine, Phase};
 use crate::client::error::ClientError;
 use crate::client::event::{Event, LeaseState, Standing};
 use crate::clock::BootTime;
-use crate::protocol::call::{ClaimRequest, LeaseEndingNotice, LeaseReleased, SessionState};
+use crate::protocol::call::{ClaimRequest, LeaseEndingNotice, LeaseReach, LeaseReleased, SessionState};
 use crate::protocol::info::{ClaimInfo, EndingInfo, LeaseInfo};
 
 /// A claim that is neither granted nor ended.
@@ -204,9 +204,7 @@ impl Machine {
             if let Some(ending) = info.ending.clone() {
                 self.mark_ending(lease, ending);
             }
-            if let Some(held) = self.leases.get_mut(&lease) {
-                held.info = Arc::new(info);
-            }
+            self.reach_seen(info);
             return;
         }
         let wanted = self.claims.remove(&request_id).is_some_and(|claim| !claim.abandoned);
@@ -280,6 +278,47 @@ impl Machine {
         if self.leases.remove(&released.lease).is_some() {
             let (why, message) = (released.why.clone(), released.message.clone());
             self.tell(Event::Ended { lease: released.lease, why, message });
+        }
+    }
+
+    /// Resources of a lease went offline, or came back.
+    pub(super) fn lease_reached(&mut self, reach: LeaseReach, offline: bool) {
+        let Some(held) = self.leases.get_mut(&reach.lease) else { return };
+        let mut info = (*held.info).clone();
+        for pick in info.resources.values_mut().flatten().filter(|pick| reach.resources.contains(&pick.name)) {
+            pick.offline = offline.then(|| reach.message.clone());
+        }
+        held.info = Arc::new(info);
+        self.tell_reach(reach.lease, reach.resources, reach.message, offline);
+    }
+
+    fn tell_reach(&mut self, lease: u64, resources: Vec<String>, message: String, offline: bool) {
+        self.tell(if offline {
+            Event::Offline { lease, resources, message }
+        } else {
+            Event::Online { lease, resources, message }
+        });
+    }
+
+    /// A lease as the broker has it, after a resume: what went offline or came back meanwhile is told.
+    fn reach_seen(&mut self, info: LeaseInfo) {
+        let Some(held) = self.leases.get_mut(&info.lease) else { return };
+        let of = |info: &LeaseInfo| -> BTreeMap<String, Option<String>> {
+            let picks = info.resources.values().flatten();
+            picks.map(|pick| (pick.name.clone(), pick.offline.clone())).collect()
+        };
+        let (before, after) = (of(&held.info), of(&info));
+        let lease = info.lease;
+        held.info = Arc::new(info);
+        for (name, why) in after {
+            let was_offline = before.get(&name).is_some_and(Option::is_some);
+            let message = match &why {
+                Some(why) => format!("{name} is offline: {why}"),
+                None => format!("{name} of lease {lease} is online again"),
+            };
+            if was_offline != why.is_some() {
+                self.tell_reach(lease, vec![name], message, why.is_some());
+            }
         }
     }
 

@@ -136,6 +136,9 @@ impl Machine {
             notice::LEASE_ENDING => self.lease_ending(read(incoming.params)?),
             notice::LEASE_ENDED => self.lease_ended(&read(incoming.params)?),
             notice::LEASE_EXTENDED => self.lease_extended(read(incoming.params)?),
+            notice::LEASE_OFFLINE => self.lease_reached(read(incoming.params)?, true),
+            notice::LEASE_ONLINE => self.lease_reached(read(incoming.params)?, false),
+            notice::PROVIDER_SUPERSEDED => self.tell(Event::Superseded(read(incoming.params)?)),
             notice::SESSION_RENEW_NOW if self.is_up() => self.renew(now),
             notice::STORE_STATE => {
                 let store: StoreNotice = read(incoming.params)?;

@@ -44,7 +44,7 @@ impl After {
 pub(super) struct Diff<'a> {
     state: &'a State,
     declared: &'a Declared,
-    origin: Origin,
+    origin: &'a Origin,
     /// For each declared resource, which one on the books it is; `None`: it is new.
     known: Vec<Option<ResourceId>>,
     /// What all resources will be.
@@ -60,7 +60,7 @@ pub(super) struct Diff<'a> {
 
 impl<'a> Diff<'a> {
     /// Finds out which resource each declared one is.
-    pub(super) fn new(state: &'a State, declared: &'a Declared, origin: Origin) -> Result<Self, Refusal> {
+    pub(super) fn new(state: &'a State, declared: &'a Declared, origin: &'a Origin) -> Result<Self, Refusal> {
         let known = recognise(state, declared, origin)?;
         Ok(Self {
             state,
@@ -103,14 +103,14 @@ impl<'a> Diff<'a> {
                     self.words.push(words::pool_added(pool));
                     self.set_pool(Arc::new(pool.clone()));
                 }
-                Some(present) if present.origin == self.origin && *present.pool == *pool => {}
+                Some(present) if present.origin == *self.origin && *present.pool == *pool => {}
                 // A pool that `resource set` only named has no policy that anybody could miss.
-                Some(present) if present.origin == self.origin || present.pool == default_pool(&pool.name) => {
+                Some(present) if present.origin == *self.origin || present.pool == default_pool(&pool.name) => {
                     self.words.push(words::pool_changed(&present.pool, pool));
                     self.set_pool(Arc::new(pool.clone()));
                 }
                 Some(present) => {
-                    let by = words::origin(present.origin);
+                    let by = words::origin(&present.origin);
                     let message = format!("pool \"{}\" is declared by {by}: change it there", pool.name);
                     return Err(Refusal::new(Code::NameTaken, message));
                 }
@@ -121,7 +121,7 @@ impl<'a> Diff<'a> {
 
     fn set_pool(&mut self, pool: Arc<Pool>) {
         self.pools.insert(pool.name.clone(), pool.clone());
-        self.pool_events.push(Event::PoolSet { pool, origin: self.origin });
+        self.pool_events.push(Event::PoolSet { pool, origin: self.origin.clone() });
     }
 
     /// Takes off the books what is declared no more; answers how many are newly going. Everything
@@ -132,7 +132,7 @@ impl<'a> Diff<'a> {
         let mut words = Vec::new();
         for resource in self.state.resources.values().filter(|resource| !declared.contains(&resource.id)) {
             let mut pending = resource.pending.clone();
-            if prune && resource.origin == self.origin && pending != Some(Pending::Removal) {
+            if prune && resource.origin == *self.origin && pending != Some(Pending::Removal) {
                 going += 1;
                 words.push(words::removed(resource));
                 if resource.holders.is_empty() {
@@ -158,7 +158,7 @@ impl<'a> Diff<'a> {
                 let (resource, spec) = (ResourceId(last), Arc::new(wanted.clone()));
                 self.words.push(words::added(wanted));
                 self.after.insert(resource, After { spec: spec.clone(), pending: None });
-                self.changes.push(Event::ResourceAdded { resource, spec, origin: self.origin });
+                self.changes.push(Event::ResourceAdded { resource, spec, origin: self.origin.clone() });
                 continue;
             };
             let after = become_of(resource, wanted);
@@ -183,21 +183,23 @@ impl<'a> Diff<'a> {
     /// Gives pools that are only named the default policy; with `prune`, also those that are no
     /// longer defined, and answers those that nothing is in any more.
     fn name_pools(&mut self, prune: bool) -> Vec<Key> {
+        // What a provider only names is as if `resource set` had: the lab may define it any time.
+        let owner = if matches!(self.origin, Origin::Provider(_)) { &Origin::Api } else { self.origin };
         let needed: BTreeSet<Key> = self.after.values().flat_map(After::faces).map(|spec| spec.pool.clone()).collect();
         for key in needed.iter().filter(|key| !self.state.pools.contains_key(*key)) {
             if !self.pools.contains_key(key) {
                 let pool = default_pool(key);
                 self.words.push(words::pool_added(&pool));
                 self.pools.insert(key.clone(), pool.clone());
-                self.pool_events.push(Event::PoolSet { pool, origin: self.origin });
+                self.pool_events.push(Event::PoolSet { pool, origin: owner.clone() });
             }
         }
         // Nobody ever defined a pool that `resource set` only named: it goes with its last resource.
-        let sweep = prune || self.origin == Origin::Api;
+        let sweep = prune || *owner == Origin::Api;
         let defined: BTreeSet<&Key> = self.declared.pools.iter().map(|pool| &pool.name).collect();
         let mut going = Vec::new();
         for (key, present) in &self.state.pools {
-            if present.origin != self.origin || defined.contains(key) {
+            if present.origin != *owner || defined.contains(key) {
                 continue;
             }
             let default = default_pool(key);
@@ -208,7 +210,7 @@ impl<'a> Diff<'a> {
             } else if prune && needed.contains(key) && present.pool != default {
                 self.words.push(words::pool_changed(&present.pool, &default));
                 self.pools.insert(key.clone(), default.clone());
-                self.pool_events.push(Event::PoolSet { pool: default, origin: self.origin });
+                self.pool_events.push(Event::PoolSet { pool: default, origin: owner.clone() });
             }
         }
         going
@@ -235,7 +237,7 @@ fn become_of(resource: &Resource, wanted: &ResourceSpec) -> After {
 }
 
 /// Which resource on the books each declared one is.
-fn recognise(state: &State, declared: &Declared, origin: Origin) -> Result<Vec<Option<ResourceId>>, Refusal> {
+fn recognise(state: &State, declared: &Declared, origin: &Origin) -> Result<Vec<Option<ResourceId>>, Refusal> {
     let mut names = BTreeSet::new();
     for resource in &declared.resources {
         check_spec(&resource.spec)?;
@@ -276,9 +278,9 @@ fn recognise(state: &State, declared: &Declared, origin: Origin) -> Result<Vec<O
             *id = renaming.get(&resource.spec.name).copied();
         }
         if let Some(present) = id.and_then(|id| state.resources.get(&id))
-            && present.origin != origin
+            && present.origin != *origin
         {
-            return Err(Refusal::new(Code::NameTaken, words::taken(&resource.spec.name, present.origin)));
+            return Err(Refusal::new(Code::NameTaken, words::taken(&resource.spec.name, &present.origin)));
         }
     }
     Ok(known)
@@ -290,7 +292,7 @@ fn by_former_name(
     name: &ResourceName,
     was: &ResourceName,
     by_name: Option<ResourceId>,
-    origin: Origin,
+    origin: &Origin,
     declared: &BTreeSet<&ResourceName>,
 ) -> Result<Option<ResourceId>, Refusal> {
     if declared.contains(was) {
@@ -302,10 +304,10 @@ fn by_former_name(
     let former = state.names.get(was).and_then(|id| state.resources.get(id));
     match (former, by_name) {
         (None, by_name) => Ok(by_name),
-        (Some(former), None) if former.origin == origin => Ok(Some(former.id)),
-        (Some(former), None) => Err(Refusal::new(Code::NameTaken, words::taken(was, former.origin))),
+        (Some(former), None) if former.origin == *origin => Ok(Some(former.id)),
+        (Some(former), None) => Err(Refusal::new(Code::NameTaken, words::taken(was, &former.origin))),
         // Renamed long ago; the old name is somebody else's now.
-        (Some(former), Some(present)) if former.origin != origin => Ok(Some(present)),
+        (Some(former), Some(present)) if former.origin != *origin => Ok(Some(present)),
         (Some(_), Some(_)) => Err(Refusal::new(
             Code::NameTaken,
             format!(
@@ -366,14 +368,18 @@ fn alike(key: &Key, value: &Value, face: &ResourceSpec, other: &ResourceName, bo
 }
 
 /// A file that lost its half, or the wrong file, must not empty a lab.
-fn confirm(state: &State, origin: Origin, going: usize) -> Result<(), Refusal> {
-    let own = state.resources.values().filter(|resource| resource.origin == origin).count();
+fn confirm(state: &State, origin: &Origin, going: usize) -> Result<(), Refusal> {
+    let own = state.resources.values().filter(|resource| resource.origin == *origin).count();
     if going * 5 <= own {
         return Ok(());
     }
+    let how = match origin {
+        Origin::Provider(_) => "`leasehold provide FILE --yes`",
+        Origin::Api | Origin::File => "`leasehold resource apply FILE --prune --yes`",
+    };
     let message = format!(
         "this would remove {going} of the {own} resources that came from {}, more than a fifth, so nothing was \
-         changed: if that is meant, `leasehold resource apply FILE --prune --yes`",
+         changed: if that is meant, {how}",
         words::origin(origin)
     );
     Err(Refusal::new(Code::NeedsConfirmation, message))

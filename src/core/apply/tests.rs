@@ -108,9 +108,9 @@ impl Lab {
     }
 
     fn try_apply(&mut self, declared: &Declared, options: &Options) -> Result<Plan, Refusal> {
-        let plan = plan(&self.0, declared, Origin::File, options)?;
+        let plan = plan(&self.0, declared, &Origin::File, options)?;
         self.happen(&plan.events);
-        let again = super::plan(&self.0, declared, Origin::File, &Options { confirmed: false, ..*options })?;
+        let again = super::plan(&self.0, declared, &Origin::File, &Options { confirmed: false, ..*options })?;
         assert_eq!((&again.events, &again.changes), (&Vec::new(), &Vec::new()), "applying twice");
         assert_eq!(again.unchanged, declared.resources.len());
         Ok(plan)
@@ -441,7 +441,7 @@ fn pools_follow_their_definition() {
     let plan = lab.try_apply(&defined(Some("serial")), &PRUNE).expect("the file may define it");
     assert_eq!(words(&plan)[0], "change pool p: identity none -> serial");
     let state = &lab.0.pools[&key("p")];
-    assert_eq!((state.pool.identity.clone(), state.origin), (Some(key("serial")), Origin::File));
+    assert_eq!((state.pool.identity.clone(), state.origin.clone()), (Some(key("serial")), Origin::File));
     // Without prune a file that says nothing of the pool changes nothing of it.
     lab.try_apply(&declared("a=1"), &Options::default()).expect("applies");
     assert!(lab.0.pools[&key("p")].pool.identity.is_some());

@@ -75,17 +75,19 @@ pub(super) fn pool_removed(name: &Key) -> Change {
 }
 
 /// Who declares it, as people say it.
-pub(super) const fn origin(origin: Origin) -> &'static str {
+pub(super) fn origin(origin: &Origin) -> String {
     match origin {
-        Origin::Api => "`leasehold resource set`",
-        Origin::File => "the inventory file",
+        Origin::Api => "`leasehold resource set`".to_owned(),
+        Origin::File => "the inventory file".to_owned(),
+        Origin::Provider(name) => format!("provider {name}"),
     }
 }
 
-pub(super) fn taken(name: &ResourceName, by: Origin) -> String {
+pub(super) fn taken(name: &ResourceName, by: &Origin) -> String {
     let remedy = match by {
         Origin::Api => format!("choose another name, or remove that one with `leasehold resource rm {name}`"),
         Origin::File => "change it in the file, or choose another name".to_owned(),
+        Origin::Provider(_) => "change it in that provider's file, or choose another name".to_owned(),
     };
     format!("the name \"{name}\" is taken by a resource that {} declared: {remedy}", origin(by))
 }

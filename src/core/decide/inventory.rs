@@ -21,7 +21,7 @@ impl Broker {
         dry_run: bool,
     ) -> Reply {
         let options = Options { prune, confirmed: confirmed || dry_run };
-        let plan = apply::plan(&self.state, declared, Origin::File, &options);
+        let plan = apply::plan(&self.state, declared, &Origin::File, &options);
         self.carry_out(now, plan, dry_run)
     }
 
@@ -35,7 +35,7 @@ impl Broker {
         self.carry_out(now, plan, false)
     }
 
-    fn carry_out(&mut self, now: LabTime, plan: Result<Plan, Refusal>, dry_run: bool) -> Reply {
+    pub(super) fn carry_out(&mut self, now: LabTime, plan: Result<Plan, Refusal>, dry_run: bool) -> Reply {
         let plan = match plan {
             Ok(plan) => plan,
             Err(refusal) => return Reply::Refused(refusal),

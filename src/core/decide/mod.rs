@@ -6,6 +6,7 @@ mod inventory;
 mod keyed;
 mod lease;
 mod moving;
+mod provide;
 mod session;
 mod words;
 

@@ -128,6 +128,7 @@ impl Broker {
     pub(in crate::core) fn drop_session(&mut self, now: LabTime, session: SessionId, end: SessionEnd) {
         self.connected.remove(&session);
         self.away.remove(&session);
+        self.provider_gone(now, session, &end);
         self.emit(now, Event::SessionEnded { session, end });
     }
 

@@ -180,6 +180,9 @@ fn why_out(resource: &Resource) -> Option<String> {
     if let Some(mark) = &resource.marks.drained {
         return Some(format!("is drained by {} ({})", mark.by, mark.reason));
     }
+    if let Some(mark) = &resource.marks.offline {
+        return Some(format!("is offline ({})", mark.reason));
+    }
     match resource.pending {
         Some(Pending::Removal) => Some("is being removed".to_owned()),
         Some(Pending::Change(_)) => Some("is about to change".to_owned()),

@@ -10,7 +10,7 @@ use super::matching::Asked;
 use super::told::{capped_words, eta_info, in_the_way, lease_info, queued_info, texts, wire_values};
 use crate::core::claim::{Claim, Seniority};
 use crate::core::eta::Eta;
-use crate::core::inventory::{Mark, Origin, Pending, Resource};
+use crate::core::inventory::{Mark, Pending, Resource};
 use crate::core::lease::Lease;
 use crate::core::need::Need;
 use crate::core::session::{OpenRequest, Session, SessionKind};
@@ -86,14 +86,11 @@ pub fn resource_info(view: &View<'_>, resource: &Resource) -> ResourceInfo {
         slots_cooling: Some(resource.slots_cooling()).filter(|slots| *slots > 0),
         cooling_until: resource.cooling.last().map(|cooling| cooling.until.0),
         cooling_until_time: resource.cooling.last().map(|cooling| view.clock.time(cooling.until)),
-        origin: match resource.origin {
-            Origin::Api => "api",
-            Origin::File => "file",
-        }
-        .to_owned(),
+        origin: resource.origin.to_string(),
         state: state_word(resource, &holders).to_owned(),
         quarantined: resource.marks.quarantined.as_ref().map(|mark| mark_info(mark, &view.clock)),
         drained: resource.marks.drained.as_ref().map(|mark| mark_info(mark, &view.clock)),
+        offline: resource.marks.offline.as_ref().map(|mark| mark_info(mark, &view.clock)),
         pending: resource.pending.as_ref().map(|pending| {
             match pending {
                 Pending::Change(_) => "change",
@@ -110,6 +107,8 @@ fn state_word(resource: &Resource, holders: &[HolderInfo]) -> &'static str {
         "quarantined"
     } else if resource.marks.drained.is_some() {
         "drained"
+    } else if resource.marks.offline.is_some() {
+        "offline"
     } else if resource.pending.is_some() {
         "pending"
     } else if holders.is_empty() && resource.slots_free() == 0 && !resource.cooling.is_empty() {
@@ -288,6 +287,7 @@ fn session_info(view: &View<'_>, session: &Session) -> SessionInfo {
         opened_at_time: view.clock.time(session.opened_at),
         leases,
         claims,
+        provides: session.provides.as_ref().map(|provider| provider.name.to_string()),
     }
 }
 

@@ -34,7 +34,7 @@ pub(super) struct Tally {
     pub held: usize,
     /// Matching ones that nobody holds and that cool.
     pub cooling: usize,
-    /// Matching ones that are drained, quarantined or going.
+    /// Matching ones that are drained, offline, quarantined or going.
     pub out: usize,
 }
 
@@ -95,6 +95,9 @@ impl Asked {
         }
         if let Some(mark) = &resource.marks.drained {
             return Some(format!("it is drained by {}: {}", mark.by, mark.reason));
+        }
+        if let Some(mark) = &resource.marks.offline {
+            return Some(format!("it is offline: {}", mark.reason));
         }
         match &resource.pending {
             Some(Pending::Change(_)) => return Some("a change of it waits for its holders".to_owned()),

@@ -9,7 +9,7 @@ use crate::core::caps::Capped;
 use crate::core::cel::Program;
 use crate::core::claim::{Claim, ClaimEnd};
 use crate::core::eta::Eta;
-use crate::core::inventory::{Resource, ResourceSpec};
+use crate::core::inventory::Resource;
 use crate::core::lease::{Lease, LeaseEnd, Outcome, Pick};
 use crate::core::need::Need;
 use crate::core::refusal::Refusal;
@@ -29,7 +29,7 @@ const IN_THE_WAY_LOOKS_MAX: usize = 512;
 /// A lease on the books, without its secrets and without the sign of life.
 #[must_use]
 pub fn lease_info(state: &State, lease: &Lease, clock: &LabClock) -> LeaseInfo {
-    describe(lease, clock, |pick| state.resources.get(&pick.resource).map(|resource| &*resource.spec))
+    describe(lease, clock, |pick| state.resources.get(&pick.resource))
 }
 
 /// A lease from the history, ended or not. What its resources were like then is not known any
@@ -59,11 +59,11 @@ pub fn ended_lease_info(lease: LeaseId, end: &LeaseEnd) -> EndInfo {
     EndInfo { code, message: format!("lease {lease} has ended: {message}"), need: None }
 }
 
-fn describe<'a>(lease: &Lease, clock: &LabClock, spec: impl Fn(&Pick) -> Option<&'a ResourceSpec>) -> LeaseInfo {
+fn describe<'a>(lease: &Lease, clock: &LabClock, resource: impl Fn(&Pick) -> Option<&'a Resource>) -> LeaseInfo {
     let mut resources: BTreeMap<String, Vec<PickInfo>> = BTreeMap::new();
     for pick in &lease.picks {
         let pool = pool_of(lease, pick);
-        resources.entry(pick.alias.to_string()).or_default().push(pick_info(pick, spec(pick), pool));
+        resources.entry(pick.alias.to_string()).or_default().push(pick_info(pick, resource(pick), pool));
     }
     LeaseInfo {
         lease: lease.id.0,
@@ -97,7 +97,8 @@ fn pool_of<'a>(lease: &'a Lease, pick: &Pick) -> Option<&'a Key> {
     lease.spec.needs.iter().find(|need| need.alias == pick.alias).map(|need| &need.pool)
 }
 
-fn pick_info(pick: &Pick, spec: Option<&ResourceSpec>, pool: Option<&Key>) -> PickInfo {
+fn pick_info(pick: &Pick, resource: Option<&Resource>, pool: Option<&Key>) -> PickInfo {
+    let spec = resource.map(|resource| &resource.spec);
     let pool = spec.map(|spec| &spec.pool).or(pool);
     PickInfo {
         name: pick.name.to_string(),
@@ -106,6 +107,7 @@ fn pick_info(pick: &Pick, spec: Option<&ResourceSpec>, pool: Option<&Key>) -> Pi
         properties: spec.map(|spec| wire_values(&spec.properties)).unwrap_or_default(),
         slots: pick.slots,
         secrets: BTreeMap::new(),
+        offline: resource.and_then(|resource| resource.marks.offline.as_ref()).map(|mark| mark.reason.to_string()),
     }
 }
 

@@ -80,7 +80,7 @@ fn need_words(state: &State, need: &Need) -> String {
     let cooling = if tally.cooling == 0 { String::new() } else { format!(" {} are cooling,", tally.cooling) };
     format!(
         "`{need}` asks for {count}: of {} in the pool {} match, of which {} are free, {} are held,{cooling} and {} are \
-         drained, quarantined or going",
+         drained, offline, quarantined or going",
         tally.members, tally.matching, tally.free, tally.held, tally.out
     )
 }
@@ -198,7 +198,7 @@ pub fn past_claim(id: ClaimId, events: &[JournalEntry], clock: &LabClock) -> Opt
 pub fn resource(view: &View<'_>, resource: &Resource) -> WhyInfo {
     let info = resource_info(view, resource);
     let mut reasons = Vec::new();
-    for (what, mark) in [("quarantined", &info.quarantined), ("drained", &info.drained)] {
+    for (what, mark) in [("quarantined", &info.quarantined), ("drained", &info.drained), ("offline", &info.offline)] {
         if let Some(mark) = mark {
             reasons.push(format!("it is {what} since {} by {}: {}", mark.since_time, mark.by, mark.reason));
         }

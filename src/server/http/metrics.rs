@@ -148,7 +148,7 @@ fn of_pools(registry: &mut Registry, pools: &[PoolStatus]) {
         ("pool_slots_free", "Slots that could be given now", |pool| pool.slots_free),
         ("pool_slots_leased", "Slots that are held", |pool| pool.slots_leased),
         ("pool_slots_cooling", "Slots that cool after their last lease", |pool| pool.slots_cooling),
-        ("pool_out", "Resources that are drained, quarantined or going", |pool| pool.out),
+        ("pool_out", "Resources that are drained, offline, quarantined or going", |pool| pool.out),
         ("pool_waiting", "Claims that wait for the pool", |pool| pool.waiting),
     ];
     for (name, help, value) in gauges {

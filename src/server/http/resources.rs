@@ -6,7 +6,6 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
-use serde_json::Value as Wire;
 
 use super::asking::{Asker, Paging, Timed};
 use super::problem::{Asked, Named, Refusal, Sent, not_found, store_failed};
@@ -15,7 +14,7 @@ use crate::core::command::{Command, MarkAct};
 use crate::core::inventory::ResourceSpec;
 use crate::core::limits::NOTE_BYTES_MAX;
 use crate::core::refusal::Code;
-use crate::core::types::{Key, LeaseId, ResourceName, Value};
+use crate::core::types::{Key, LeaseId, ResourceName};
 use crate::engine::input::Told;
 use crate::engine::query::{listing, matching, past_lease_info, refusal_error};
 use crate::inventory::file;
@@ -112,33 +111,13 @@ pub async fn set(
     let spec = ResourceSpec {
         name: convert::resource_name(&name)?,
         pool: Key::parse(&request.pool, "pool name").map_err(|error| convert::invalid(error.to_string()))?,
-        labels: values("label", request.labels)?,
-        properties: values("property", request.properties)?,
+        labels: convert::values("label", request.labels)?,
+        properties: convert::values("property", request.properties)?,
         secrets: BTreeMap::new(),
         slots: request.slots,
     };
     check_spec(&spec).map_err(refused)?;
     applied(&shared, Command::SetResource(Arc::new(spec))).await
-}
-
-fn values(what: &'static str, from: BTreeMap<String, Wire>) -> Result<BTreeMap<Key, Value>, RpcError> {
-    let one = |(key, value): (String, Wire)| {
-        let key = Key::parse(&key, what).map_err(|error| convert::invalid(error.to_string()))?;
-        let value = match value {
-            Wire::Bool(truth) => Value::Bool(truth),
-            Wire::String(text) => Value::Text(text.into()),
-            Wire::Number(number) => match (number.as_i64(), number.as_f64()) {
-                (Some(whole), _) => Value::Int(whole),
-                (None, Some(real)) if real.is_finite() => Value::Float(real),
-                _ => return Err(convert::invalid(format!("the {what} `{key}` is too large a number"))),
-            },
-            Wire::Null | Wire::Array(_) | Wire::Object(_) => {
-                return Err(convert::invalid(format!("the {what} `{key}` must be a text, a number or a bool")));
-            }
-        };
-        Ok((key, value))
-    };
-    from.into_iter().map(one).collect()
 }
 
 /// `DELETE /v1/resources/{name}`.

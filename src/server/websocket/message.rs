@@ -96,6 +96,7 @@ pub(crate) fn answer(id: &Id, result: &Result<Answer, RpcError>) -> String {
         Ok(Answer::Released(released)) => success(id, released),
         Ok(Answer::Lease(lease)) => success(id, lease),
         Ok(Answer::State(state)) => success(id, state),
+        Ok(Answer::Applied(applied)) => success(id, applied),
         Ok(Answer::Done(done)) => success(id, done),
         Err(error) => failure(Some(id), error),
     }
@@ -119,6 +120,9 @@ pub(crate) fn notification(told: &Notice) -> String {
         Notice::Ending(ending) => notify(notice::LEASE_ENDING, ending),
         Notice::Ended(released) => notify(notice::LEASE_ENDED, released),
         Notice::Extended(lease) => notify(notice::LEASE_EXTENDED, lease),
+        Notice::Offline(reach) => notify(notice::LEASE_OFFLINE, reach),
+        Notice::Online(reach) => notify(notice::LEASE_ONLINE, reach),
+        Notice::Superseded(by) => notify(notice::PROVIDER_SUPERSEDED, by),
         Notice::Waiting(claim) => notify(notice::CLAIM_WAITING, claim),
         Notice::ClaimEnded(claim) => notify(notice::CLAIM_ENDED, claim),
         Notice::RenewNow => notify(notice::SESSION_RENEW_NOW, RenewNow {}),

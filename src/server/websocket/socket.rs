@@ -441,7 +441,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 /// that a session holds, and a claim whose expression is evaluated on a whole pool.
 fn is_heavy(call: &Call) -> bool {
     match call {
-        Call::List => true,
+        Call::List | Call::Provide { .. } => true,
         Call::Acquire { spec, .. } => spec.needs.iter().any(|need| need.expression.is_some()),
         _ => false,
     }

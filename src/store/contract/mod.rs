@@ -100,7 +100,7 @@ pub async fn records_come_back_as_they_were<F: Factory>(factory: &F) {
         RequestEnd::Tombstone,
     ];
     let requests: Vec<_> = (1..).zip(ends).map(|(number, end)| request(1, number, end)).collect();
-    let marks = Marks { quarantined: None, drained: Some(mark("moving")) };
+    let marks = Marks { quarantined: None, drained: Some(mark("moving")), offline: None };
     let changes = TableChanges {
         lab,
         pools: vec![(key("phone"), Some(pool("phone")))],
@@ -386,7 +386,7 @@ pub async fn the_journal_can_be_narrowed<F: Factory>(factory: &F) {
     assert_eq!((seen[0], seen[seen.len() - 1], seen.len()), ("session_opened", "session_ended", 10));
     assert_eq!(writer.journal(of_session(2)).await, ["lease_granted"]);
     let of_resource = JournalFilter { resource: Some(ResourceId(1)), ..whole_journal() };
-    assert_eq!(writer.journal(of_resource.clone()).await.len(), 10);
+    assert_eq!(writer.journal(of_resource.clone()).await.len(), 13);
     let both = JournalFilter { lease: Some(LeaseId(7)), ..of_resource };
     assert!(writer.journal(both).await.is_empty());
 }

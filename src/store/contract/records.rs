@@ -11,11 +11,13 @@ use crate::core::inventory::{Cooling, Mark, Marks, OnDrop, Origin, Pending, Pool
 use crate::core::lease::{Ending, Lease, LeaseEnd, Outcome, Pick};
 use crate::core::need::{Count, Need, Slots, Term};
 use crate::core::refusal::{Code, Refusal};
-use crate::core::session::{RequestEnd, SecretHash, SessionEnd, SessionKind};
+use crate::core::session::{Provider, RequestEnd, SecretHash, SessionEnd, SessionKind};
 use crate::core::tables::{
     Batch, EndedRecord, KeyedRecord, PoolRecord, RequestRecord, ResourceRecord, SessionRecord, TableChanges,
 };
-use crate::core::types::{ClaimId, Key, LabTime, LeaseId, Owner, ResourceId, ResourceName, SessionId, Value};
+use crate::core::types::{
+    ClaimId, Key, LabTime, LeaseId, Owner, ProviderName, ResourceId, ResourceName, SessionId, Value,
+};
 
 pub fn key(text: &str) -> Key {
     Key::parse(text, "key").unwrap()
@@ -79,11 +81,20 @@ pub fn resource(id: u64, resource: &str) -> ResourceRecord {
         id: ResourceId(id),
         spec: spec(resource),
         origin: Origin::Api,
-        marks: Marks { quarantined: Some(mark("screen is dark")), drained: None },
+        marks: Marks {
+            quarantined: Some(mark("screen is dark")),
+            drained: None,
+            offline: Some(mark("its provider left")),
+        },
         pending: Some(Pending::Change(spec("pixel-new"))),
         cooling: vec![Cooling { until: LabTime(77), slots: 1 }],
         last_used: LabTime(17),
     }
+}
+
+pub fn provider() -> Provider {
+    let name = ProviderName::parse("rack-7").unwrap();
+    Provider { name, key: secret("ce11"), address: "rack-7 (10.0.0.7)".into() }
 }
 
 pub fn session(id: u64) -> SessionRecord {
@@ -96,6 +107,7 @@ pub fn session(id: u64) -> SessionRecord {
         opened_at: LabTime(1),
         promise_ms: Some(300_000),
         kicked_by: Some("root".into()),
+        provides: Some(provider()),
         forgotten: 0,
     }
 }
@@ -227,7 +239,7 @@ pub fn every_event() -> Vec<Event> {
         Event::LeaseGranted { lease: lease(7, &["pixel-1"]) },
         Event::LeaseExtended { lease: lease_id, until: LabTime(99), by: by.clone() },
         Event::LeaseEnding { lease: lease_id, ending: Ending { why: LeaseEnd::HoldEnded, since: LabTime(6) } },
-        Event::LeaseEnded { lease: lease_id, session, end: LeaseEnd::Kicked { by }, outcome: None },
+        Event::LeaseEnded { lease: lease_id, session, end: LeaseEnd::Kicked { by: by.clone() }, outcome: None },
         Event::PicksFreed { lease: lease_id, resources: vec![resource] },
         Event::KeyedForgotten { key: secret("1234") },
         Event::SessionEnded { session, end: SessionEnd::Expired },
@@ -239,6 +251,11 @@ pub fn every_event() -> Vec<Event> {
         Event::StoreMoved { from: "sqlite:/var/lib/lab.db".into(), last_lease: 1 << 33 },
         Event::LeaseEnded { lease: LeaseId(9), session: SessionId(3), end: LeaseEnd::Moved, outcome: None },
         Event::SessionEnded { session: SessionId(3), end: SessionEnd::Moved },
+        Event::ResourceAdded { resource, spec: spec("pixel-3"), origin: Origin::Provider(provider().name) },
+        Event::ResourceOffline { resource, reason: "its provider left".into(), by: by.clone() },
+        Event::ResourceOnline { resource },
+        Event::ProviderAttached { session, provider: provider(), from: Some(SessionId(1)) },
+        Event::ProviderAttached { session, provider: provider(), from: None },
     ]
 }
 

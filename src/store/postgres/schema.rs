@@ -22,7 +22,10 @@ use crate::store::StoreError;
 pub struct Versions(pub &'static [&'static str]);
 
 /// What this binary writes.
-pub const VERSIONS: Versions = Versions(&[include_str!("../../../schema/postgres/0001_first.sql")]);
+pub const VERSIONS: Versions = Versions(&[
+    include_str!("../../../schema/postgres/0001_first.sql"),
+    include_str!("../../../schema/postgres/0002_providers.sql"),
+]);
 
 /// How often the tables of an empty database are tried to be made: two brokers may start at once.
 const TRIES: u32 = 5;

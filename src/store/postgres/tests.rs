@@ -152,7 +152,12 @@ async fn people_can_ask_in_sql() {
     store.commit(&Batch { tables, ..next(&store) }).await.unwrap();
     for (view, asked, told) in [
         ("pools", "name, origin, on_drop", "p1fileimmediate"),
-        ("resources", "name, pool, slots, last_used, quarantined::json ->> 'by'", "pixel-1phone317broker"),
+        (
+            "resources",
+            "name, pool, slots, last_used, quarantined::json ->> 'by', offline::json ->> 'by'",
+            "pixel-1phone317brokerbroker",
+        ),
+        ("providers", "name, session, address", "rack-71rack-7 (10.0.0.7)"),
         ("sessions", "session, kind, opened_at", "1socket1"),
         // No text of the database can have the character 0, which a client may well send.
         ("claims", "claim, session, note, queued_at, owner", "81nightly4an\u{fffd}n"),

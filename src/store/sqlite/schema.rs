@@ -13,6 +13,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../../schema/sqlite/0001_first.sql"),
     include_str!("../../../schema/sqlite/0002_arrivals.sql"),
     include_str!("../../../schema/sqlite/0003_lease_ends.sql"),
+    include_str!("../../../schema/sqlite/0004_providers.sql"),
 ];
 
 /// The version that this binary writes.

@@ -265,7 +265,12 @@ async fn people_can_ask_in_sql() {
     let pool = reader.pool.read().await.clone();
     for (view, asked, told) in [
         ("pools", "name || origin || on_drop", "p1fileimmediate"),
-        ("resources", "name || pool || slots || last_used || (quarantined ->> '$.by')", "pixel-1phone317broker"),
+        (
+            "resources",
+            "name || pool || slots || last_used || (quarantined ->> '$.by') || (offline ->> '$.by')",
+            "pixel-1phone317brokerbroker",
+        ),
+        ("providers", "name || session || address", "rack-71rack-7 (10.0.0.7)"),
         ("sessions", "session || kind || opened_at", "1socket1"),
         ("claims", "claim || session || note || queued_at", "81nightly4"),
         ("leases", "lease || resources || granted_at || ended_at || why || outcome", "7[\"pixel-1\"]79revokedinfra"),

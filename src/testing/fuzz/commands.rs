@@ -17,9 +17,9 @@ use crate::core::invariants::{self, Witness};
 use crate::core::lease::Outcome;
 use crate::core::limits::{Limits, SPAN_MS_MAX};
 use crate::core::need::{Need, check_needs};
-use crate::core::session::{SecretHash, SessionEnd, SessionKind};
+use crate::core::session::{Provider, SecretHash, SessionEnd, SessionKind};
 use crate::core::tables::Tables;
-use crate::core::types::{ClaimId, Key, LabTime, LeaseId, Owner, ResourceName, SessionId};
+use crate::core::types::{ClaimId, Key, LabTime, LeaseId, Owner, ProviderName, ResourceName, SessionId};
 use crate::inventory::file;
 
 /// Commands of one input: the books are looked at whole after each.
@@ -240,6 +240,7 @@ impl<'a> Play<'a> {
                 let act = [MarkAct::Drain, MarkAct::Undrain, MarkAct::Quarantine, MarkAct::Restore];
                 Command::Mark { resource, act: self.bytes.of(&act), reason: "so".into(), by: "root".into() }
             }
+            3 if self.bytes.flag() => self.provide(),
             3 => Command::RemoveResource(resource),
             4 => {
                 let lab = &LABS[self.bytes.of(&[0, 1, 2])].resources;
@@ -255,6 +256,22 @@ impl<'a> Play<'a> {
                 Command::Apply { declared, prune, confirmed, dry_run }
             }
         }
+    }
+
+    fn provide(&mut self) -> Command {
+        let lab = &LABS[self.bytes.of(&[0, 1, 2])].resources;
+        let (from, count) = (usize::from(self.bytes.byte()), usize::from(self.bytes.byte() % 4));
+        let mut resources: Vec<_> = lab.iter().cycle().skip(from % lab.len()).take(count).cloned().collect();
+        if self.bytes.flag() {
+            for (resource, name) in resources.iter_mut().zip(["v1", "v2", "v3"]) {
+                (resource.spec.name, resource.was) = (ResourceName::parse(name).expect("a name"), None);
+            }
+        }
+        let name = ProviderName::parse(self.bytes.of(&["rig", "rig", "bench"])).expect("a name");
+        let key = SecretHash(self.bytes.of(&["one", "one", "two"]).into());
+        let provider = Provider { name, key, address: "here".into() };
+        let declared = Arc::new(Declared { pools: Vec::new(), resources });
+        Command::Provide { session: self.session(), provider, declared, confirmed: self.bytes.flag() }
     }
 
     /// What the engine finds out, and a new process over the same books.

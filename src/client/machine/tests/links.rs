@@ -6,7 +6,7 @@ use super::{Play, TTL, ended, granted, lease_info, opened, queued, released, ren
 use crate::client::error::ClientError;
 use crate::client::event::Event;
 use crate::client::machine::{Input, Reply};
-use crate::protocol::call::ClaimRequest;
+use crate::protocol::call::{ClaimRequest, ProviderProvide};
 
 fn refused() -> Input<'static> {
     Input::ConnectFailed(ClientError::NoBroker("connection refused".to_owned()))
@@ -376,4 +376,49 @@ fn the_store_of_the_broker_is_told_of() {
     let mut play = Play::open();
     play.notice("store.state", &json!({"working": false, "message": "disk full"}));
     assert!(matches!(&play.events[..], [Event::StoreState { working: false, .. }]));
+}
+
+#[test]
+fn what_went_offline_while_the_socket_was_down_is_told_after_the_resume() {
+    let mut play = Play::holding();
+    let reach = json!({"lease": 7, "resources": ["p1"], "message": "p1 went offline", "now": 1, "now_time": ""});
+    let mut here = granted(1, 7);
+    here["lease"]["resources"] =
+        json!({"phone": [{"name": "p1", "pool": "phone", "labels": {}, "properties": {}, "slots": 1}]});
+    let mut gone = here.clone();
+    gone["lease"]["resources"]["phone"][0]["offline"] = json!("provider rack has left");
+    let mut resumed = |renewal: u64, state: &serde_json::Value| {
+        play.events.clear();
+        play.reconnect();
+        play.answer(play.asked("session.resume"), opened(renewal, TTL, std::slice::from_ref(state)));
+        // Its trouble is over with an answered renewal: the next drop is the first again.
+        play.until(play.now + TTL / 5);
+        play.answer(play.asked("session.renew"), renewed(renewal + 1, TTL, &[]));
+        let told = play.events.iter().filter_map(|event| match event {
+            Event::Offline { lease, resources, .. } => Some(format!("{lease} {resources:?} offline")),
+            Event::Online { lease, resources, .. } => Some(format!("{lease} {resources:?} online")),
+            _ => None,
+        });
+        told.collect::<Vec<_>>()
+    };
+    assert_eq!(resumed(20, &here), [""; 0]);
+    assert_eq!(resumed(30, &gone), ["7 [\"p1\"] offline"]);
+    assert_eq!(resumed(40, &gone), [""; 0], "once");
+    assert_eq!(resumed(50, &here), ["7 [\"p1\"] online"]);
+    play.receive(&json!({"jsonrpc": "2.0", "method": "lease.offline", "params": reach}));
+    assert!(matches!(play.events.last(), Some(Event::Offline { lease: 7, .. })), "{:?}", play.events);
+    assert!(play.machine.lease(7).is_some(), "the lease goes on");
+}
+
+#[test]
+fn what_is_provided_is_asked_again_until_it_is_answered() {
+    let mut play = Play::open();
+    let request = ProviderProvide { name: "rack".to_owned(), ..ProviderProvide::default() };
+    play.input(Input::Provide { request: Box::new(request), ticket: 4 });
+    assert_eq!(play.params("provider.provide")["name"], "rack");
+    play.reconnect();
+    play.answer(play.asked("session.resume"), opened(11, TTL, &[]));
+    let applied = json!({"changes": [], "unchanged": 1, "applied": true, "now": 1, "now_time": ""});
+    play.answer(play.asked("provider.provide"), applied);
+    assert!(matches!(&play.answers[..], [(4, Ok(Reply::Provided(_)))]), "{:?}", play.answers);
 }

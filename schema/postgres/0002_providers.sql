@@ -1,0 +1,20 @@
+-- Resources that a session brings: their origin is `provider:NAME`, and they are offline while no session
+-- provides under that name. A version before this one could not read that, so it is a version of its own.
+
+DROP VIEW resources;
+
+CREATE VIEW resources AS
+SELECT resource, record -> 'spec' ->> 'name' AS name, record -> 'spec' ->> 'pool' AS pool,
+    (record -> 'spec' ->> 'slots')::bigint AS slots, record -> 'spec' -> 'labels' AS labels,
+    record ->> 'origin' AS origin, record -> 'marks' ->> 'quarantined' AS quarantined,
+    record -> 'marks' ->> 'drained' AS drained, record -> 'marks' ->> 'offline' AS offline,
+    record ->> 'pending' AS pending, last_used
+FROM (SELECT resource, replace(record, '\u0000', '\ufffd')::json AS record FROM resource) AS resource
+LEFT JOIN resource_used USING (resource);
+
+-- Who brings resources at present.
+CREATE VIEW providers AS
+SELECT record -> 'provides' ->> 'name' AS name, session, record -> 'provides' ->> 'address' AS address,
+    record -> 'owner' ->> 'name' AS owner
+FROM (SELECT session, replace(record, '\u0000', '\ufffd')::json AS record FROM session) AS session
+WHERE record -> 'provides' ->> 'name' IS NOT NULL;
