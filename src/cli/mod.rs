@@ -25,6 +25,7 @@ mod events;
 mod lease;
 mod manual;
 mod output;
+mod provide;
 mod queue;
 mod resource;
 mod serve;
@@ -81,6 +82,7 @@ pub enum Command {
     Lease(lease::LeaseCommand),
     /// Print the manual page
     Man(manual::Man),
+    Provide(provide::ProvideCommand),
     Queue(queue::QueueCommand),
     Resource(resource::ResourceCommand),
     Serve(serve::ServeCommand),
@@ -125,6 +127,7 @@ impl Command {
             Self::Events(command) => command.execute(globals),
             Self::Lease(command) => command.execute(globals),
             Self::Man(command) => command.execute(),
+            Self::Provide(command) => command.execute(globals),
             Self::Queue(command) => command.execute(globals),
             Self::Resource(command) => command.execute(globals),
             Self::Serve(command) => command.execute(),

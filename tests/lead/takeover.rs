@@ -80,3 +80,36 @@ fn a_leader_that_was_frozen_steps_down_when_it_wakes_and_stands_by() {
     let back = resume(first.port, &resumed);
     assert_eq!(back.opened["state"]["claims"][0]["lease"]["lease"], json!(lease));
 }
+
+#[test]
+fn a_provider_goes_along_to_the_next_leader() {
+    let Some(server) = postgres::shared() else { return };
+    let (mut first, mut second) = pair(&server.database(), LAB);
+    std::fs::write(first.home.path().join("rig.toml"), "[[resource]]\nname = \"board-1\"\npool = \"board\"\n").unwrap();
+    let mut provide = super::common::process::leasehold(first.home.path());
+    let urls = format!("ws://127.0.0.1:{},ws://127.0.0.1:{}", first.port, second.port);
+    provide.current_dir(first.home.path()).env("LEASEHOLD_URL", urls);
+    provide.args(["provide", "rig.toml", "--name", "rack", "--ttl", "10s"]);
+    let mut provide = super::common::process::Process::start(&mut provide);
+    provide.stderr.wait_for("provider rack is online");
+    let mut holder = Client::connect(first.port);
+    holder.open("holder");
+    let lease = number(&holder.lease(&["board"])["lease"]);
+    first.end(Signal::SIGKILL);
+    second.wait_leads();
+    let mut holder = resume(second.port, &holder);
+    provide.stderr.wait_for("reconnected to the broker");
+    // By now it is the next leader that hears of it, or not.
+    provide.signal(Signal::SIGKILL);
+    provide.wait();
+    assert_eq!(holder.notice("lease.offline")["resources"], json!(["board-1"]));
+    let journal = second.get("/v1/journal?limit=500").body;
+    assert_eq!(journal.matches("resource_offline").count(), 1, "only when it was gone itself: {journal}");
+    let state = holder.call("lease.list", json!({}));
+    assert_eq!(state["claims"][0]["lease"]["lease"], json!(lease), "the lease goes on");
+    second.end(Signal::SIGKILL);
+    first.start();
+    first.wait_leads();
+    let shown: serde_json::Value = serde_json::from_str(&first.get("/v1/resources/board-1").body).unwrap();
+    assert_eq!((&shown["state"], &shown["origin"]), (&json!("offline"), &json!("provider:rack")), "{shown}");
+}

@@ -19,6 +19,7 @@ mod failover;
 mod keyed;
 mod killed;
 mod nested;
+mod provide;
 mod report;
 mod secrets;
 mod sharing;

@@ -171,13 +171,17 @@ pub(in crate::cli) fn file(option: &str, named: Option<String>) -> Result<PathBu
 }
 
 /// Where services and people keep state, as the system tells.
-fn default_store() -> Result<PathBuf, Failure> {
+pub(in crate::cli) fn state_folder() -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     // systemd names several with colons between them; the first is as good as any.
     let service = set("STATE_DIRECTORY").and_then(|list| std::env::split_paths(&list).next());
     let person =
         || set("XDG_STATE_HOME").or_else(|| Some(set("HOME")?.join(".local/state"))).map(|base| base.join("leasehold"));
-    let folder = service.or_else(person).ok_or_else(|| {
+    service.or_else(person)
+}
+
+fn default_store() -> Result<PathBuf, Failure> {
+    let folder = state_folder().ok_or_else(|| {
         Failure::usage(
             "no place for the data: neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME is set; say --store sqlite:PATH",
         )
