@@ -93,3 +93,23 @@ fn a_database_of_another_program_ends_it_or_is_waited_for() {
     server.sql(name, "DROP TABLE theirs").expect("a table can be dropped");
     broker.wait_leads();
 }
+
+#[test]
+fn one_that_cannot_take_the_books_over_leaves_the_lead_to_another() {
+    let Some(server) = postgres::shared() else { return };
+    let store = server.database();
+    let mut first = Broker::on(&store, Some(LAB)).started();
+    first.wait_leads();
+    first.end(nix::sys::signal::Signal::SIGTERM).exits(0);
+    // Somebody whose rights end before the books: the lead can be taken, and what is led not read.
+    let name = store.rsplit('/').next().expect("a URL ends with its database");
+    let rights = "CREATE ROLE half; GRANT half TO leasehold; GRANT USAGE ON SCHEMA public TO half;
+        GRANT SELECT ON leasehold_version, journal TO half; GRANT SELECT, UPDATE ON lab TO half;
+        GRANT SELECT, INSERT, UPDATE, DELETE ON broker TO half";
+    server.sql(name, rights).expect("rights can be given");
+    let mut half = Broker::on(&format!("{store}?options=-c%20role%3Dhalf"), None).started();
+    half.process().stderr.wait_for("the lead was taken, and the books cannot be");
+    let whole = Broker::on(&store, Some(LAB)).started();
+    whole.wait_leads();
+    half.wait_follows(&whole);
+}

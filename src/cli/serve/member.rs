@@ -39,6 +39,9 @@ const SUCCESSOR_LOOK: Duration = Duration::from_millis(10);
 const LEAVE_WAIT: Duration = Duration::from_millis(500);
 /// How soon the row is looked at again after another was faster, milliseconds.
 const PASSED_MS: u64 = 20;
+/// For how many terms the lead is left alone by a broker that could not take the books over: any other
+/// that stands by waits a term, a margin and the pause between two looks.
+const LEFT_TERMS: u64 = 2;
 
 /// A broker among others.
 struct Member<'s> {
@@ -119,8 +122,9 @@ impl Member<'_> {
             Ok(begun) => begun,
             Err(failure) => {
                 say!("the lead was taken, and the books cannot be: {failure}");
-                // Whoever else stands by may do better.
-                let stop = told_to_stop_within(signals, self.lookout.term_ms).await;
+                // Whoever else stands by may do better. The row says that this broker leads, so it would be
+                // the first again, and for ever, if it came back sooner than others may.
+                let stop = told_to_stop_within(signals, LEFT_TERMS * self.lookout.term_ms).await;
                 return if stop { Ok(Some(self.leave().await)) } else { Ok(None) };
             }
         };
