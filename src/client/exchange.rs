@@ -134,12 +134,11 @@ impl Http {
             if let Some(got) = self.round(asked, asked.patience(hurried), &mut round).await? {
                 return Ok(got);
             }
-            if let Some(busy) = round.busy {
-                return Ok(Got::Whole(busy));
-            }
             if round.stands_by && boot_now().since(began) < TAKEOVER_MS_MAX {
                 tokio::time::sleep(Duration::from_millis(pause_ms / 2 + jitter(pause_ms / 2 + 1))).await;
                 pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
+            } else if let Some(busy) = round.busy {
+                return Ok(Got::Whole(busy));
             } else if round.slow && hurried {
                 hurried = false;
             } else {

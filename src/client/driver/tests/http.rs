@@ -91,3 +91,28 @@ async fn events_are_read_as_they_come() {
     };
     tokio::join!(script, read);
 }
+
+#[tokio::test]
+async fn who_cannot_do_it_is_asked_again_while_another_stands_by() {
+    let (leader, standby) = (Broker::new().await, Broker::new().await);
+    let http = Http::with_network(vec![leader.url(), standby.url()], Network::default());
+    let refusal = |code: &str| {
+        let problem = json!({
+            "type": format!("urn:leasehold:{code}"), "title": code, "status": 503, "detail": "not now", "code": code,
+        });
+        let problem = problem.to_string();
+        format!("HTTP/1.1 503 Service Unavailable\r\nContent-Length: {}\r\n\r\n{problem}", problem.len())
+    };
+    let takeover = async {
+        answer_once(&leader, 0, &refusal("unavailable")).await;
+        answer_once(&standby, 0, &refusal("standby")).await;
+        answer_once(&leader, 0, &refusal("standby")).await;
+        answer_once(&standby, 0, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await;
+        std::future::pending().await
+    };
+    let got = tokio::select! {
+        got = http.get("/v1/status") => got.expect("an answer"),
+        () = takeover => unreachable!("it has no end"),
+    };
+    assert_eq!(got.status, 200, "{got:?}");
+}
