@@ -26,7 +26,7 @@ type Query = sqlx::query::Query<'static, sqlx::Postgres, PgArguments>;
 
 /// Connections that answer questions; a further question waits for one.
 const READERS_MAX: u32 = 4;
-/// How long a question waits for one of them, and a reopening for the questions under way.
+/// How long a question waits for one of them.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Reads the tables, whole, as they are at one moment after the call; refuses where this lead is over.
@@ -229,8 +229,10 @@ impl PostgresReader {
         if let Some(looking) = open.looking.lock().await.take() {
             connect::hang_up(looking);
         }
-        // Questions under way may finish; one that the network keeps is left behind.
-        let _ = timeout(PATIENCE, open.pool.close()).await;
+        // Questions under way may finish; one that takes a part of the term, as when the network keeps it,
+        // is left behind.
+        let patience = Duration::from_millis(open.limits.statement_ms / 4);
+        let _ = timeout(patience, open.pool.close()).await;
         open
     }
 

@@ -294,6 +294,28 @@ async fn a_look_at_who_leads_survives_the_loss_of_its_connection() {
 }
 
 #[tokio::test]
+async fn a_question_that_takes_long_does_not_cost_the_lead_when_the_store_is_opened_again() {
+    let Some(database) = Database::new() else { return };
+    let term_ms = 4_000;
+    let mut store = database.lead(term_ms).await.unwrap();
+    commit_next(&mut store).await;
+    let mut other = database.other().await;
+    other.execute("SET default_transaction_read_only = off").await.unwrap();
+    other.execute("BEGIN").await.unwrap();
+    other.execute("LOCK TABLE lease IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let reader = store.reader();
+    let asking = tokio::spawn(async move { reader.lease(LeaseId(1)).await });
+    const ASK: &str = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'lease'::regclass";
+    while sqlx::query_scalar::<_, i64>(ASK).fetch_one(&mut other).await.unwrap() == 0 {}
+    let began = boot_now();
+    assert_eq!(store.reopen().await.unwrap(), 1);
+    let took = boot_now().since(began);
+    assert!(took < term_ms, "whoever stands by leads by now: it took {took} ms");
+    other.execute("ROLLBACK").await.unwrap();
+    assert!(asking.await.unwrap().unwrap().is_none(), "it is answered all the same");
+}
+
+#[tokio::test]
 async fn a_leader_that_stands_still_in_a_transaction_does_not_keep_the_row() {
     let Some(database) = Database::new() else { return };
     let mut store = database.lead(4_000).await.unwrap();
