@@ -401,11 +401,15 @@ impl Machine {
         }
         let again = (self.door.is_some() && !confirmed).then(|| call.clone());
         let told = self.keyed_call(at, &key, call, known);
-        // Its holder counts its time by whatever says that it stands.
-        let gives_time = matches!(told, Ok(Told::Claim(_) | Told::Renewed(_) | Told::Lease(_)));
+        let waits = match &told {
+            // Its holder counts its time by whatever says that it stands.
+            Ok(told) => matches!(told, Told::Claim(_) | Told::Renewed(_) | Told::Lease(_)),
+            // It may be known to another that leads: who is told this gives up what it holds. Ends are final.
+            Err(refusal) => refusal.data.code == Code::NotFound.as_str(),
+        };
         match again {
             // No batch takes the answer along, which would prove as much.
-            Some(call) if gives_time && self.broker.events().is_empty() => {
+            Some(call) if waits && self.broker.events().is_empty() => {
                 self.keyed_waits(Input::Keyed { at, key, call, answer, confirmed });
             }
             _ => self.held.hold(Output::Told(answer, told)),

@@ -222,6 +222,22 @@ fn under_a_key_whatever_says_that_it_stands_waits_unless_a_batch_takes_it_along(
 }
 
 #[test]
+fn a_key_that_is_not_known_may_be_known_to_another_that_leads() {
+    let (mut lab, _) = lab();
+    for call in [KeyedCall::Renew, KeyedCall::Ask, KeyedCall::Release { outcome: None }] {
+        let mut told = lab.keyed_call(&hash("key"), call);
+        lab.go();
+        told.try_recv().expect_err("no answer yet");
+        assert!(lab.look());
+        lab.seen();
+        lab.go();
+        let refused = told.try_recv().expect("an answer").expect_err("nobody has it");
+        assert_eq!(refused.data.code, "not_found");
+        lab.wait(LOOK_MS);
+    }
+}
+
+#[test]
 fn who_renews_without_reading_is_refused_and_harms_nobody() {
     let (mut lab, hostile) = lab();
     let other = lab.client(TTL);
