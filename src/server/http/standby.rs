@@ -54,6 +54,11 @@ fn words(sight: &Sight) -> String {
         (None, Some(failure)) => {
             format!("this broker stands by and cannot reach the database, so it does not know who leads: {failure}")
         }
+        // Only one with this broker's own URL is passed over.
+        (None, None) if sight.leader.is_some() => {
+            let own = &sight.own_url;
+            format!("this broker stands by, and the one that leads is at {own} too: give each its own --advertise")
+        }
         (None, None) => "this broker stands by, and no broker leads at present: try again in a second".to_owned(),
     }
 }

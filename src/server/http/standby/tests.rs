@@ -150,6 +150,8 @@ async fn nobody_is_sent_to_an_unknown_leader_or_back_here() {
     refused("no route to host").await;
     standby.sight.send_modify(|sight| sight.leader = at(OWN_URL, "http://b2:5327"));
     refused("no route to host").await;
+    standby.sight.send_modify(|sight| sight.failure = None);
+    refused("give each its own --advertise").await;
 }
 
 #[tokio::test]
