@@ -27,7 +27,7 @@ use super::proxy::{Proxies, tunnel};
 use super::redirect::{Trail, sends_elsewhere};
 use super::url::BaseUrl;
 use crate::protocol::error::{Problem, code};
-use crate::protocol::{MESSAGE_BYTES_MAX, SUBPROTOCOL, WEBSOCKET_PATH};
+use crate::protocol::{SUBPROTOCOL, WEBSOCKET_PATH};
 
 /// Longest time for each step: connecting, the proxy's tunnel, TLS, the upgrade.
 pub(crate) const STEP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -36,6 +36,9 @@ pub(crate) const STEP_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) const STEP_TIMEOUT_SHORT: Duration = Duration::from_secs(2);
 /// Bytes buffered per socket and direction; the library's default is 128 KiB, for nothing here.
 const BUFFER_BYTES: usize = 4 * 1024;
+/// Bytes of a message of a broker's. Resuming is answered with all that the session has: up to thousands of
+/// leases and claims, with what describes their resources.
+const RECEIVED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of a refusal's body that an error shows.
 const SHOWN_BYTES_MAX: usize = 200;
 
@@ -167,8 +170,8 @@ impl Network {
         let mut config = WebSocketConfig::default();
         config.read_buffer_size = BUFFER_BYTES;
         config.write_buffer_size = BUFFER_BYTES;
-        config.max_message_size = Some(MESSAGE_BYTES_MAX);
-        config.max_frame_size = Some(MESSAGE_BYTES_MAX);
+        config.max_message_size = Some(RECEIVED_BYTES_MAX);
+        config.max_frame_size = Some(RECEIVED_BYTES_MAX);
         let upgraded = async {
             match tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await {
                 Ok((socket, _)) => Ok(Upgraded::Here(Box::new(socket))),

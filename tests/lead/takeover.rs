@@ -1,6 +1,8 @@
 //! The lead moves to another broker when its own is gone, and everything that was told goes with it.
 
+use leasehold::client::{self, BaseUrl, Event, Options};
 use leasehold::clock::boot_now;
+use leasehold::protocol::call::ClaimRequest;
 use leasehold::testing::postgres;
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -112,4 +114,36 @@ fn a_provider_goes_along_to_the_next_leader() {
     first.wait_leads();
     let shown: serde_json::Value = serde_json::from_str(&first.get("/v1/resources/board-1").body).unwrap();
     assert_eq!((&shown["state"], &shown["origin"]), (&json!("offline"), &json!("provider:rack")), "{shown}");
+}
+
+#[test]
+fn a_session_with_hundreds_of_leases_keeps_them() {
+    /// What describes so many is more than a message to a broker may have.
+    const LEASES: usize = 900;
+    let Some(server) = postgres::shared() else { return };
+    let seats =
+        format!("[[pool]]\nname = \"seat\"\n[[resource]]\nname = \"seat-1\"\npool = \"seat\"\nslots = {LEASES}\n");
+    let (mut first, second) = pair(&server.database(), &seats);
+    let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+    runtime.block_on(async {
+        let urls = BaseUrl::parse_list(&format!("{},{}", first.url(), second.url())).expect("loopback URLs are bases");
+        let client = client::Client::connect(Options::new(urls)).await.expect("a broker leads");
+        let mut held = Vec::new();
+        for _ in 0..LEASES {
+            let needs = vec!["seat".to_owned()];
+            held.push(client.acquire(ClaimRequest { needs, ..ClaimRequest::default() }).await.expect("a grant"));
+        }
+        let mut events = client.events();
+        first.end(Signal::SIGKILL);
+        loop {
+            match events.next().await.expect("the client lives") {
+                Event::Connected { resumed: true, .. } => break,
+                Event::Closed(why) => panic!("closed: {why:?}"),
+                Event::Lost { lease } => panic!("lease {lease} is lost"),
+                _ => {}
+            }
+        }
+        let last = held.pop().expect("hundreds of leases");
+        last.release(None).await.expect("it is held still");
+    });
 }
