@@ -14,6 +14,9 @@ use crate::protocol::info::ClaimInfo;
 
 /// How long a goodbye to the broker may take.
 pub const GOODBYE: Duration = Duration::from_secs(2);
+/// The same where one broker takes over from another: long enough for that, as what is not given back
+/// to the one is held for another ttl by the next.
+const GOODBYE_TO_SEVERAL: Duration = Duration::from_secs(6);
 
 /// How soon other news of the same trouble may follow: during a takeover they come by the dozen.
 const TROUBLE_AGAIN_MS: u64 = 5_000;
@@ -224,7 +227,8 @@ pub async fn sleep_until(moment: BootTime) {
 /// Says goodbye, so that everything of the session is free at once; a broker that does not answer
 /// is not waited for.
 pub async fn close(client: &Client) {
-    let _ = tokio::time::timeout(GOODBYE, client.close()).await;
+    let patience = if client.knows_several() { GOODBYE_TO_SEVERAL } else { GOODBYE };
+    let _ = tokio::time::timeout(patience, client.close()).await;
 }
 
 #[cfg(test)]

@@ -32,6 +32,8 @@ struct Shared {
     commands: mpsc::UnboundedSender<Command>,
     events: broadcast::WeakSender<Event>,
     link: watch::Receiver<Link>,
+    /// How many URLs of brokers it was given.
+    urls: usize,
     /// The last request id; held while a claim is sent, so that ids arrive in order.
     request_id: Mutex<u64>,
 }
@@ -52,8 +54,9 @@ impl Client {
         // As many as a reader may be behind before it misses some.
         let (events_tell, seen) = broadcast::channel(256);
         let events = events_tell.downgrade();
+        let urls = options.urls.len();
         driver::spawn(options, inbox, events_tell, link_tell)?;
-        let client = Self { shared: Arc::new(Shared { commands, events, link, request_id: Mutex::new(0) }) };
+        let client = Self { shared: Arc::new(Shared { commands, events, link, urls, request_id: Mutex::new(0) }) };
         Ok((client, EventStream { events: Some(seen) }))
     }
 
@@ -107,6 +110,12 @@ impl Client {
     #[must_use]
     pub fn broker(&self) -> Option<BaseUrl> {
         self.shared.link.borrow().broker.clone()
+    }
+
+    /// Whether there are several brokers to go to, so that one takes over from another.
+    #[must_use]
+    pub fn knows_several(&self) -> bool {
+        self.shared.urls > 1
     }
 
     /// Whether the session's socket is up at present.

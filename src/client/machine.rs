@@ -45,8 +45,11 @@ use crate::protocol::rpc::Request;
 const OPEN_PATIENCE_MS: u64 = 15_000;
 /// How long a close is tried for before the broker is left to notice by itself.
 const CLOSE_PATIENCE_MS: u64 = 5_000;
-/// The same while no broker is there: nobody waits long for what comes back by itself.
+/// The same while the only broker is not there: nobody waits long for what comes back by itself. Where
+/// there are others one of them takes over, and would give everything of the session another ttl.
 const CLOSE_UNREACHED_MS: u64 = 1_500;
+/// How long a broker may leave a close unanswered where another may be asked.
+const CLOSE_SILENT_MS: u64 = 1_000;
 /// The first pause between rounds of tries; each further one is twice as long.
 const BACKOFF_MS: u64 = 100;
 /// Stands for the ttl while there is no session yet.
@@ -236,6 +239,8 @@ impl std::fmt::Debug for Session {
 struct Closing {
     tickets: Vec<u64>,
     give_up_at: BootTime,
+    /// When a broker that does not answer is left for another, where there is one.
+    leave_at: Option<BootTime>,
 }
 
 impl Machine {
@@ -319,7 +324,7 @@ impl Machine {
         let leases = self.leases.values().map(|held| held.deadline);
         let claims = self.claims.values().filter_map(|claim| self.claim_fails_at(claim));
         let again = self.asks.values().filter_map(|ask| ask.again_at);
-        let closing = self.closing.as_ref().map(|closing| closing.give_up_at);
+        let closing = self.closing.iter().flat_map(|closing| [Some(closing.give_up_at), closing.leave_at]).flatten();
         leases.chain(claims).chain(again).chain(closing).chain(self.opening_fails_at()).chain([phase]).min()
     }
 
@@ -395,7 +400,8 @@ impl Machine {
     }
 
     fn phase_timers(&mut self, now: BootTime) {
-        match self.phase {
+        let phase = self.phase;
+        match phase {
             Phase::Waiting { until } if now >= until => {
                 self.phase = Phase::Connecting { since: now, give_up_at: now.plus(self.attempt_ms()) };
                 self.outputs.push_back(Output::Connect(self.url));
@@ -408,6 +414,9 @@ impl Machine {
             Phase::Opening { give_up_at } if now >= give_up_at => {
                 self.drop_socket(now, self.of_url("connected, but the session's opening stays unanswered"));
             }
+            Phase::Up { .. } | Phase::Opening { .. } if self.leaves(now) => {
+                self.silent(now, self.of_url("closing the session stays unanswered"));
+            }
             Phase::Up { unanswered_since: Some(since), .. }
                 if now >= since.plus(promise::patience_ms(self.ttl_ms())) =>
             {
@@ -416,6 +425,11 @@ impl Machine {
             Phase::Up { renew_at, .. } if now >= renew_at => self.renew(now),
             _ => {}
         }
+    }
+
+    /// Whether this broker was asked to close the session, and has had its time to answer. Asked once.
+    fn leaves(&mut self, now: BootTime) -> bool {
+        self.closing.as_mut().is_some_and(|closing| closing.leave_at.take_if(|at| now >= *at).is_some())
     }
 
     /// What is wrong with the URL in use.
@@ -445,8 +459,10 @@ impl Machine {
             closing.tickets.push(ticket);
             return;
         }
-        let patience = if self.is_up() { CLOSE_PATIENCE_MS } else { CLOSE_UNREACHED_MS };
-        self.closing = Some(Closing { tickets: vec![ticket], give_up_at: now.plus(patience) });
+        let several = self.config.urls.len() > 1;
+        let patience = if self.is_up() || several { CLOSE_PATIENCE_MS } else { CLOSE_UNREACHED_MS };
+        let leave_at = (several && self.is_up()).then(|| now.plus(CLOSE_SILENT_MS));
+        self.closing = Some(Closing { tickets: vec![ticket], give_up_at: now.plus(patience), leave_at });
         self.leases.clear();
         self.end_claims(&ClientError::Closed);
         self.end_asks(&ClientError::Closed);

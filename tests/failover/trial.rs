@@ -62,6 +62,7 @@ impl Trial {
         let struck = (fault.strike)(self);
         self.cluster.whole();
         self.load.everyone();
+        self.calm();
         let seen = self.witness.read();
         let probed = self.load.take_grants();
         let mut grants: Vec<BootTime> = seen.begun.iter().map(|(_, at)| *at).collect();
@@ -75,6 +76,18 @@ impl Trial {
         note_runs(self.load.take_finished(), fault, &mut round);
         eprintln!("{}", round.line());
         round
+    }
+
+    /// Waits until every session that is left has a socket. A run that ended while no broker could be
+    /// told leaves its session behind, which every takeover gives another full ttl: struck again and
+    /// again before that is over, everything would soon be held by nobody.
+    #[track_caller]
+    fn calm(&self) {
+        eventually("what was left behind comes back", || {
+            let sessions = self.cluster.ask("/v1/sessions");
+            let all = sessions["items"].as_array()?;
+            all.iter().all(|session| session["connected"] == true).then_some(())
+        });
     }
 
     /// Lets everybody finish, and looks once more at what they did.

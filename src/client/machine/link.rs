@@ -5,7 +5,7 @@
 //! only time ends them.
 
 use super::promise;
-use super::{BACKOFF_MS, Machine, OPEN_PATIENCE_MS, Output, Pending, Phase};
+use super::{BACKOFF_MS, CLOSE_SILENT_MS, Machine, OPEN_PATIENCE_MS, Output, Pending, Phase};
 use crate::client::error::{ClientError, told_together};
 use crate::client::event::Event;
 use crate::clock::BootTime;
@@ -27,6 +27,9 @@ impl Machine {
             Some(session) if self.closing.is_some() => {
                 let close = SessionClose { session: Some(session.id), secret: Some(session.secret.clone()) };
                 self.request(method::SESSION_CLOSE, close, Pending::Close);
+                if let Some(closing) = self.closing.as_mut().filter(|_| self.config.urls.len() > 1) {
+                    closing.leave_at = Some(now.plus(CLOSE_SILENT_MS));
+                }
             }
             Some(session) => {
                 let resume = SessionResume {
@@ -127,6 +130,9 @@ impl Machine {
     /// The socket is no more: what is unanswered is asked again on the next.
     pub(super) fn disconnected(&mut self, now: BootTime, why: String) {
         self.pending.clear();
+        if let Some(closing) = &mut self.closing {
+            closing.leave_at = None;
+        }
         for ask in self.asks.values_mut() {
             ask.sent_as = None;
             ask.again_at = None;

@@ -255,3 +255,29 @@ fn the_smallest_ttl_that_survives_is_what_the_docs_say() {
         .map(|(takeover, killed, frozen)| (takeover, Some(killed), Some(frozen)));
     assert_eq!(found, expected);
 }
+
+#[test]
+fn a_session_is_closed_at_another_broker_when_its_own_stands_still() {
+    let mut play = holding_one_of_three();
+    play.input(Input::Close { ticket: 4 });
+    play.until(play.now + 999);
+    assert_eq!(play.links, [""; 0]);
+    play.until(play.now + 1);
+    assert_eq!(play.links, ["drop", "connect 1"]);
+    play.input(Input::Connected);
+    assert_eq!(play.params("session.close"), json!({"session": 3, "secret": "hush"}));
+    // That one stands still too.
+    play.until(play.now + 1_000);
+    play.next_attempt();
+    play.input(Input::Connected);
+    play.answer(play.asked("session.close"), json!({"now": 1, "now_time": ""}));
+    assert_eq!(play.answers, [(4, Ok(Reply::Closed))]);
+
+    let mut play = holding_one_of_three();
+    play.input(Input::Close { ticket: 4 });
+    let begun = play.now;
+    play.until(begun + 4_999);
+    assert!(!play.machine.is_closed());
+    play.until(begun + 5_000);
+    assert!(matches!(&play.answers[..], [(4, Err(ClientError::NoBroker(_)))]), "{:?}", play.answers);
+}
