@@ -1,14 +1,13 @@
 -- Resources that a session brings: their origin is `provider:NAME`, and they are offline while no session
 -- provides under that name. A version before this one could not read that, so it is a version of its own.
 
-DROP VIEW resources;
-
-CREATE VIEW resources AS
+-- Replaced and not dropped, with what is new at the end: what people were granted, or built on it, stays.
+CREATE OR REPLACE VIEW resources AS
 SELECT resource, record -> 'spec' ->> 'name' AS name, record -> 'spec' ->> 'pool' AS pool,
     (record -> 'spec' ->> 'slots')::bigint AS slots, record -> 'spec' -> 'labels' AS labels,
     record ->> 'origin' AS origin, record -> 'marks' ->> 'quarantined' AS quarantined,
-    record -> 'marks' ->> 'drained' AS drained, record -> 'marks' ->> 'offline' AS offline,
-    record ->> 'pending' AS pending, last_used
+    record -> 'marks' ->> 'drained' AS drained, record ->> 'pending' AS pending, last_used,
+    record -> 'marks' ->> 'offline' AS offline
 FROM (SELECT resource, replace(record, '\u0000', '\ufffd')::json AS record FROM resource) AS resource
 LEFT JOIN resource_used USING (resource);
 

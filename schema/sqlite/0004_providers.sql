@@ -7,7 +7,7 @@ CREATE VIEW resources AS
 SELECT resource, record ->> '$.spec.name' AS name, record ->> '$.spec.pool' AS pool,
     record ->> '$.spec.slots' AS slots, record ->> '$.spec.labels' AS labels, record ->> '$.origin' AS origin,
     record ->> '$.marks.quarantined' AS quarantined, record ->> '$.marks.drained' AS drained,
-    record ->> '$.marks.offline' AS offline, record ->> '$.pending' AS pending, last_used
+    record ->> '$.pending' AS pending, last_used, record ->> '$.marks.offline' AS offline
 FROM resource LEFT JOIN resource_used USING (resource);
 
 -- Who brings resources at present.

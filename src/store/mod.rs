@@ -71,8 +71,8 @@ pub trait Store: Send + 'static {
         std::future::ready(Ok(()))
     }
 
-    /// Gives the lead up, so that another may take it at once; nothing is written after. May be called
-    /// after a write that failed.
+    /// Gives the lead up, so that another may take it at once; nothing is written after. Refused after a
+    /// write that failed, until the store was opened again: the lead is left to its term then.
     fn give_up(&mut self) -> impl Future<Output = Result<(), StoreError>> + Send {
         std::future::ready(Ok(()))
     }

@@ -24,7 +24,7 @@ fn a_database_that_is_away_is_waited_for() {
     assert!(broker.get("/metrics").body.contains("leasehold_database_reachable 0\n"));
     server.start_again().expect("the server starts again");
     broker.wait_leads();
-    assert!(broker.said().contains("the database answers again"), "{}", broker.said());
+    until("it says that the database is back", || broker.said().contains("the database answers again"));
     assert_eq!(broker.said().matches("the database does not answer").count(), 1, "said once: {}", broker.said());
 
     // Under a broker that leads, for longer than its term.

@@ -29,17 +29,14 @@ fn a_file_fills_an_empty_inventory_and_nothing_else() {
     let store = server.database();
     let mut one = Broker::on(&store, Some(LAB)).started();
     one.wait_leads();
-    assert!(one.said().contains("lab.toml applied to the empty inventory"), "{}", one.said());
+    until("it says what it did", || one.said().contains("lab.toml applied to the empty inventory"));
     one.end(nix::sys::signal::Signal::SIGTERM).exits(0);
 
     let more = format!("{LAB}\n[[resource]]\nname = \"phone-3\"\npool = \"phone\"\n");
     let other = Broker::on(&store, Some(&more)).started();
     other.wait_leads();
-    assert!(
-        other.said().contains("lab.toml differs from the inventory on the shared store (1 changes)"),
-        "{}",
-        other.said()
-    );
+    let differs = "lab.toml differs from the inventory on the shared store (1 changes)";
+    until("it says what it leaves alone", || other.said().contains(differs));
     assert_eq!(other.get("/v1/resources").ok()["items"].as_array().map(Vec::len), Some(2));
     assert_eq!(other.status()["inventory_error"], json!(null));
 }

@@ -69,7 +69,8 @@ fn a_leader_that_was_frozen_steps_down_when_it_wakes_and_stands_by() {
     let asked = holder.ask("session.renew", json!({}));
     first.process().signal(Signal::SIGCONT);
     first.wait_follows(&second);
-    assert!(first.said().contains("the lead is lost"), "{}", first.said());
+    // It serves as one that stands by a moment before it says why.
+    until("it says so", || first.said().contains("the lead is lost"));
     let answer = holder.answer_or_close(asked);
     assert!(answer.is_none(), "a broker that leads no more gave time: {answer:?}");
     assert!(first.get("/metrics").body.contains("leasehold_leads_lost_total 1\n"));

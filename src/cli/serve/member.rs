@@ -195,7 +195,9 @@ impl Member<'_> {
         self.step_down();
         // Sockets are silent by now. They are closed once there is a broker to come to: sent off before,
         // clients would find nobody who leads, and come to the successor only after a pause.
-        if given_up && !self.successor().await {
+        if !given_up {
+            say!("it is not known whether the lead was given up: it falls to another when its term is over");
+        } else if !self.successor().await {
             say!("no other broker was seen to take the lead");
         }
         lead.close();

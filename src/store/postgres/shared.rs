@@ -180,12 +180,14 @@ impl Shared {
     pub async fn standbys(&mut self) -> Result<Vec<Broker>> {
         let ask = format!(
             "SELECT instance, url, greatest(0, {CLOCK} - noted) FROM broker
-            WHERE noted > {CLOCK} - $1 AND instance <> $2
+            WHERE noted > {CLOCK} - $1 AND noted <= {CLOCK} + $3 AND instance <> $2
               AND NOT EXISTS (SELECT 1 FROM lab WHERE lab.leader = instance) ORDER BY instance"
         );
         let lately = self.term_ms.saturating_mul(NOTED_TERMS).cast_signed();
         let (limits, instance) = (self.limits, self.instance.clone());
-        let ask = sqlx::query_as(sqlx::AssertSqlSafe(ask)).bind(lately).bind(instance);
+        // Notes from before the database's clock was set back say nothing; a broker that is there notes
+        // itself again within a term.
+        let ask = sqlx::query_as(sqlx::AssertSqlSafe(ask)).bind(lately).bind(instance).bind(self.term_ms.cast_signed());
         let connection = self.connection().await?;
         let found = limits.of_write("see who stands by", ask.fetch_all(connection)).await;
         let found: Vec<(String, String, i64)> = found.inspect_err(|_| self.connection = None)?;
