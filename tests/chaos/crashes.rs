@@ -6,8 +6,9 @@ use nix::sys::signal::Signal;
 
 use super::common::broker::Broker;
 use super::common::process::Process;
+use super::common::random::Random;
 use super::common::wait::until;
-use super::runner::{Field, Random, Runner};
+use super::runner::{Field, Runner};
 use super::{LAB, held};
 
 /// How often the broker is killed.

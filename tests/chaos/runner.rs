@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::common::random::Random;
 use super::common::wait::{PATIENCE, eventually, within};
 use super::common::ws::Client;
 use super::witness::Witness;
@@ -20,25 +21,6 @@ const TTL_MS: u64 = 600_000;
 const REMEMBERED: usize = 24;
 /// What is asked for. Single resources and sets of them, so that claims keep back from each other.
 const NEEDS: [&[&str]; 5] = [&["phone"], &["board"], &["phone", "board"], &["2:phone"], &["2:board", "phone"]];
-
-/// Random numbers that a seed repeats (SplitMix64).
-pub struct Random(u64);
-
-impl Random {
-    /// From a seed, and which of several it is.
-    pub fn new(seed: u64, number: u64) -> Self {
-        Self(seed ^ number.wrapping_mul(0xA076_1D64_78BD_642F))
-    }
-
-    /// A number below `limit`.
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % limit
-    }
-}
 
 /// What all runners share.
 #[derive(Default)]

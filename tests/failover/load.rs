@@ -17,6 +17,7 @@ use leasehold::protocol::call::ClaimRequest;
 use nix::sys::signal::Signal;
 
 use super::common::process::{self, Process};
+use super::common::random::Random;
 use super::common::wait::{PATIENCE, eventually, within};
 use super::witness::{Witness, script};
 
@@ -320,23 +321,4 @@ async fn lease(client: &Client, number: usize, shared: &Shared) -> Result<(), St
     // A lease that was lost is over without a release, which is told so.
     lease.release(Some("passed")).await.map_err(|error| format!("no release of {fence}: {error}"))?;
     Ok(())
-}
-
-/// Random numbers that a seed repeats (SplitMix64).
-pub struct Random(u64);
-
-impl Random {
-    /// From a seed, and which of several it is.
-    pub fn new(seed: u64, number: u64) -> Self {
-        Self(seed ^ number.wrapping_mul(0xA076_1D64_78BD_642F))
-    }
-
-    /// A number below `limit`.
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % limit
-    }
 }

@@ -7,9 +7,10 @@ use leasehold::clock::{BootTime, boot_now};
 
 use super::books::Books;
 use super::cluster::Cluster;
+use super::common::random::Random;
 use super::common::wait::eventually;
 use super::faults::Fault;
-use super::load::{Finished, KINDS, Load, PROBES, Random};
+use super::load::{Finished, KINDS, Load, PROBES};
 use super::report::Round;
 use super::witness::Witness;
 
