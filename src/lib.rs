@@ -9,6 +9,8 @@
 //! - [`store`]: the journal and the tables beside it.
 //! - [`archive`]: whole stores: checking one, putting a copy of one into use.
 //! - [`engine`]: the single writer: takes inputs, commits, and only then tells.
+//! - [`builds`]: what events at a forge come to, as data and pure decisions.
+//! - [`pipeline`]: builds in the world: claims, git, logs, statuses.
 //! - [`server`]: WebSocket and HTTP in front of the engine.
 //! - [`client`]: connect, resume, self-fence; builds without the rest.
 //! - [`cli`]: the commands.
@@ -22,12 +24,16 @@ pub mod units;
 
 #[cfg(feature = "server")]
 pub mod archive;
+#[cfg(feature = "server")]
+pub mod builds;
 #[cfg(feature = "client")]
 pub mod client;
 #[cfg(feature = "server")]
 pub mod engine;
 #[cfg(feature = "server")]
 pub mod inventory;
+#[cfg(feature = "server")]
+pub mod pipeline;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "server")]

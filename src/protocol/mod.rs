@@ -9,6 +9,7 @@
 //! RFC 3339 twin whose name ends in `_time`; every duration is an integer of milliseconds whose
 //! name ends in `_ms`; every answer carries the lab's `now`.
 
+pub mod builds;
 pub mod call;
 pub mod error;
 pub mod http;

@@ -14,6 +14,7 @@
 //! while this process leads, and answers [`StoreError::Deposed`] once another does.
 
 pub mod archive;
+pub mod builds;
 #[cfg(test)]
 mod contract;
 mod error;

@@ -1,0 +1,13 @@
+//! Builds in the world: their claims, git, logs and statuses, beside the engine of the leases.
+//!
+//! ```text
+//!   forge ──POST /hooks──▶ conductor ──claims, endings──▶ engine
+//!   people, agents ──HTTP──▶  │  ▲                          │ grants, ends
+//!                             │  └──────────────────────────┘
+//!              build store ◀──┴──▶ reporter ──▶ the forge's commit statuses
+//!   agents ──log──▶ logs ──▶ object store, tables; index
+//! ```
+//!
+//! The conductor is the one writer of builds: it decides by [`builds`](crate::builds), stores, and only then
+//! tells and acts. What it does in the world it finds again after a crash: waiting builds claim anew under
+//! their first arrival, endings are asked for again, deliveries not worked on are worked on.
