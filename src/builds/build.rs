@@ -52,7 +52,7 @@ pub struct Build {
     /// Why it stands there, for people: what it waits for, how it failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<Arc<str>>,
-    /// Set when it is to end before its steps are through.
+    /// Set when it only waits for its session's end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ending: Option<Ending>,
     /// From 1; a build that was lost may be tried again, each time with a log of its own.
@@ -80,6 +80,9 @@ pub struct Build {
     /// The end of the last attempt's log, as its agent counted it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogEnd>,
+    /// The attempt's agent said that it is over: none of its processes is left, and its log is whole.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reported: bool,
 }
 
 /// What is built.
@@ -230,10 +233,11 @@ impl fmt::Display for Phase {
     }
 }
 
-/// That a build is to end early, and why.
+/// What a build comes to as soon as its session is gone, and why: it is to end early, or its agent said
+/// how it went.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ending {
-    /// Its phase when its processes are gone: cancelled or superseded.
+    /// Its phase then: a final one, or queued where it is tried again.
     pub to: Phase,
     /// Why, in words.
     pub reason: Arc<str>,

@@ -58,3 +58,29 @@ pub enum Outcome {
         reason: Arc<str>,
     },
 }
+
+/// A delivery whose signature was right, before it has a number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Incoming {
+    /// Who sent it.
+    pub forge: Forge,
+    /// The forge's own name for it.
+    pub forge_id: Arc<str>,
+    /// The event's name in its header.
+    pub event: Arc<str>,
+    /// What it says, or why nothing comes of it.
+    pub said: Result<Happening, Arc<str>>,
+    /// As it came.
+    pub body: Arc<[u8]>,
+    /// The delivery that it deliberately repeats: it is no duplicate then, whatever it says.
+    pub repeats: Option<DeliveryId>,
+}
+
+/// What became of an incoming delivery; durable when it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Received {
+    /// It is journalled, and is worked on.
+    Accepted(DeliveryId),
+    /// It is one that was accepted before: this one.
+    Duplicate(DeliveryId),
+}
