@@ -12,5 +12,6 @@ pub mod build;
 pub mod change;
 pub mod delivery;
 pub mod happening;
+pub mod log;
 pub mod plan;
 pub mod status;

@@ -14,6 +14,7 @@ pub mod call;
 pub mod error;
 pub mod http;
 pub mod info;
+pub mod log_times;
 pub mod rpc;
 pub mod schema;
 
