@@ -28,6 +28,7 @@ use super::machine::{Config, Input, Machine, Output, Reply};
 use super::timer::BootTimer;
 use super::url::BaseUrl;
 use crate::clock;
+use crate::protocol::builds::HandedSession;
 use crate::protocol::call::{ClaimRequest, LeaseReleased, ProviderProvide, SessionOpen};
 use crate::protocol::info::{ApplyInfo, ClaimInfo, LeaseInfo};
 
@@ -91,9 +92,17 @@ impl std::fmt::Debug for Link {
     }
 }
 
+/// A session that is taken over from another process, and whoever waits for its lease.
+pub(crate) struct Adopted {
+    pub(crate) handed: HandedSession,
+    pub(crate) progress: watch::Sender<Option<Arc<ClaimInfo>>>,
+    pub(crate) done: Answer<Grant>,
+}
+
 /// Starts the task that owns a session.
 pub(crate) fn spawn(
     options: Options,
+    adopted: Option<Adopted>,
     inbox: mpsc::UnboundedReceiver<Command>,
     events: broadcast::Sender<Event>,
     link: watch::Sender<Link>,
@@ -102,18 +111,28 @@ pub(crate) fn spawn(
         .map_err(|_| ClientError::Config("the client needs a tokio runtime around it".to_owned()))?;
     let timer = BootTimer::new().map_err(|error| ClientError::Config(format!("no timer: {error}")))?;
     let Options { urls, network, owner, ttl_ms, pools, needs, connect_timeout_ms, instance } = options;
+    let instance = adopted.as_ref().map_or(instance, |adopted| adopted.handed.instance.clone());
     let open = SessionOpen { instance, owner, ttl_ms, pools, needs };
     let names = urls.iter().map(ToString::to_string).collect();
     let config = Config { urls: names, open, connect_timeout_ms, jitter: clock::jitter };
+    let now = clock::boot_now();
+    let mut claims = BTreeMap::new();
+    let machine = match adopted {
+        None => Machine::new(config, now),
+        Some(Adopted { handed, progress, done }) => {
+            claims.insert(handed.request_id, ClaimTold { progress, done });
+            Machine::adopting(config, &handed, now)
+        }
+    };
     let driver = Driver {
-        machine: Machine::new(config, clock::boot_now()),
+        machine,
         urls,
         network,
         attempt: None,
         connection: None,
         inbox: Some(inbox),
         timer,
-        claims: BTreeMap::new(),
+        claims,
         leases: BTreeMap::new(),
         replies: BTreeMap::new(),
         ticket: 0,

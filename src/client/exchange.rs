@@ -11,8 +11,8 @@
 //! ```
 //!
 //! What may be sent again is what is the same done once or twice, whoever else does what meanwhile:
-//! reading, what goes by a request id, and what ends or keeps a thing whose number is never used
-//! again.
+//! reading, what goes by a request id, what ends or keeps a thing whose number is never used again, and
+//! what the taker of a build says of it.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -104,6 +104,9 @@ impl Asked<'_> {
             (&Method::GET, _) | (&Method::POST, ["v1", "match" | "leases"]) => true,
             (&Method::POST, ["v1", "leases", _, act]) => ["renew", "extend", "release", "revoke"].contains(act),
             (&Method::POST, ["v1", "claims", _, "cancel"]) => true,
+            // Under the taker's key, and by offset.
+            (&Method::POST, ["v1", "builds", _, act]) => ["take", "report"].contains(act),
+            (&Method::PATCH, ["v1", "builds", _, "log"]) => true,
             _ => false,
         }
     }
@@ -338,6 +341,11 @@ mod tests {
             (Method::POST, "/v1/leases/7/release", true),
             (Method::POST, "/v1/leases/7/revoke", true),
             (Method::POST, "/v1/claims/7/cancel", true),
+            (Method::POST, "/v1/builds/7/take", true),
+            (Method::POST, "/v1/builds/7/report", true),
+            (Method::PATCH, "/v1/builds/7/log?attempt=1&offset=0", true),
+            (Method::POST, "/v1/builds/7/retry", false),
+            (Method::POST, "/v1/builds", false),
             (Method::POST, "/v1/sessions/7/kick", false),
             (Method::POST, "/v1/resources/x/drain", false),
             (Method::POST, "/v1/resources/renew/undrain", false),

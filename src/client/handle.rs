@@ -10,11 +10,12 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::Options;
 use super::connect::Network;
-use super::driver::{self, Command, Grant, Link};
+use super::driver::{self, Adopted, Command, Grant, Link};
 use super::error::ClientError;
 use super::event::{Event, LeaseState, Standing};
 use super::url::BaseUrl;
 use crate::clock::BootTime;
+use crate::protocol::builds::HandedSession;
 use crate::protocol::call::{ClaimRequest, LeaseReleased, ProviderProvide};
 use crate::protocol::info::{ApplyInfo, ClaimInfo, LeaseInfo};
 
@@ -46,6 +47,27 @@ impl Client {
 
     /// The same, with everything that happens from the very first attempt.
     pub fn start_watched(options: Options) -> Result<(Self, EventStream), ClientError> {
+        Self::begin(options, None, 0)
+    }
+
+    /// Goes on with a session that another process opened, and returns at once. Awaiting the answer gives
+    /// its lease, once the broker has answered the resume: before that nothing of it may be used. Of
+    /// `options` who opens a session, for what and with which ttl does not matter: it is open.
+    pub fn adopt(options: Options, handed: HandedSession) -> Result<(Self, Waiting), ClientError> {
+        let (done_tell, done) = oneshot::channel();
+        let (progress_tell, progress) = watch::channel(None);
+        let request_id = handed.request_id;
+        let adopted = Adopted { handed, progress: progress_tell, done: done_tell };
+        let (client, _) = Self::begin(options, Some(adopted), request_id)?;
+        let waiting = Waiting { client: client.clone(), request_id, progress, done, settled: false };
+        Ok((client, waiting))
+    }
+
+    fn begin(
+        options: Options,
+        adopted: Option<Adopted>,
+        last_request_id: u64,
+    ) -> Result<(Self, EventStream), ClientError> {
         if options.urls.is_empty() {
             return Err(ClientError::Config("no broker's URL was given".to_owned()));
         }
@@ -55,8 +77,9 @@ impl Client {
         let (events_tell, seen) = broadcast::channel(256);
         let events = events_tell.downgrade();
         let urls = options.urls.len();
-        driver::spawn(options, inbox, events_tell, link_tell)?;
-        let client = Self { shared: Arc::new(Shared { commands, events, link, urls, request_id: Mutex::new(0) }) };
+        driver::spawn(options, adopted, inbox, events_tell, link_tell)?;
+        let request_id = Mutex::new(last_request_id);
+        let client = Self { shared: Arc::new(Shared { commands, events, link, urls, request_id }) };
         Ok((client, EventStream { events: Some(seen) }))
     }
 

@@ -35,6 +35,7 @@ use self::promise::Promise;
 use super::error::ClientError;
 use super::event::{Event, LeaseState};
 use crate::clock::BootTime;
+use crate::protocol::builds::HandedSession;
 use crate::protocol::call::{
     ClaimRequest, LeaseReleased, ProviderProvide, SessionClose, SessionOpen, SessionRenew, method,
 };
@@ -271,6 +272,24 @@ impl Machine {
             lab: None,
         };
         machine.timers(now);
+        machine
+    }
+
+    /// A machine that goes on with a session which another process opened: it resumes that, and its one
+    /// lease is told as granted when the broker has answered. Until then there is no promise here, so
+    /// nothing may be used. `config.open.instance` has to be the session's.
+    #[must_use]
+    pub fn adopting(config: Config, handed: &HandedSession, now: BootTime) -> Self {
+        let mut machine = Self::new(config, now);
+        let nothing = Promise { renewal: 0, sent: now, promise_ms: 0 };
+        machine.session = Some(Session {
+            id: handed.session,
+            secret: handed.secret.clone(),
+            ttl_ms: handed.ttl_ms.max(TTL_MS_MIN),
+            newest: nothing,
+            named: Vec::new(),
+        });
+        machine.claims.insert(handed.request_id, Claim::adopted(now));
         machine
     }
 

@@ -22,9 +22,22 @@ pub(super) struct Claim {
     pub(super) ever_sent: bool,
     /// The user wants it no more.
     abandoned: bool,
+    /// Another process made it: what it asked for is not known here.
+    adopted: bool,
     asked_at: BootTime,
     /// What was told last while it waits.
     told: Option<Arc<ClaimInfo>>,
+}
+
+impl Claim {
+    fn new(request: ClaimRequest, now: BootTime) -> Self {
+        Self { request, ever_sent: false, abandoned: false, adopted: false, asked_at: now, told: None }
+    }
+
+    /// One that another process made, and that was granted.
+    pub(super) fn adopted(now: BootTime) -> Self {
+        Self { ever_sent: true, adopted: true, ..Self::new(ClaimRequest::default(), now) }
+    }
 }
 
 /// A lease that is held.
@@ -106,8 +119,7 @@ impl Machine {
     // --- claims ---
 
     pub(super) fn acquire(&mut self, now: BootTime, request_id: u64, request: ClaimRequest) {
-        let claim = Claim { request, ever_sent: false, abandoned: false, asked_at: now, told: None };
-        self.claims.insert(request_id, claim);
+        self.claims.insert(request_id, Claim::new(request, now));
         self.add_ask(AskKind::Acquire { request_id }, None);
     }
 
@@ -256,7 +268,12 @@ impl Machine {
         let missing: Vec<u64> =
             self.claims.keys().copied().filter(|id| !waiting.contains(id) && !asked(self, *id)).collect();
         for request_id in missing {
-            self.add_ask(AskKind::Acquire { request_id }, None);
+            if self.claims.get(&request_id).is_some_and(|claim| claim.adopted) {
+                let message = "the lease that was handed over had ended before this process took it";
+                self.end_claim(request_id, ClientError::refused("ended", message));
+            } else {
+                self.add_ask(AskKind::Acquire { request_id }, None);
+            }
         }
     }
 

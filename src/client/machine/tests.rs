@@ -2,6 +2,7 @@
 //!
 //! `Play` stands where the driver does. No test looks at a clock; each names its moments.
 
+mod adopt;
 mod failover;
 mod links;
 mod random;
@@ -38,7 +39,10 @@ impl Play {
         let open = SessionOpen { instance: "me".to_owned(), ..SessionOpen::default() };
         let urls = (0..urls).map(|url| format!("ws://{url}")).collect();
         let config = Config { urls, open, connect_timeout_ms: 120_000, jitter };
-        let machine = Machine::new(config, BootTime(0));
+        Self::of(Machine::new(config, BootTime(0)))
+    }
+
+    fn of(machine: Machine) -> Self {
         let mut play =
             Self { machine, now: 0, sent: Vec::new(), events: Vec::new(), answers: Vec::new(), links: Vec::new() };
         play.drain();

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
+use super::adopt::adopting;
 use super::{Play, TTL, granted, opened, queued, released, renewed};
 use crate::client::error::ClientError;
 use crate::client::event::Event;
@@ -59,6 +60,8 @@ struct Auditor {
     ended: Vec<u64>,
     named: Vec<u64>,
     lost: Vec<u64>,
+    /// Lease 1 was handed over with the session.
+    adopted: bool,
 }
 
 impl Auditor {
@@ -104,11 +107,13 @@ impl Auditor {
         let named: Vec<u64> = ending.into_iter().collect();
         let request_id = request["params"]["request_id"].as_u64().unwrap_or(0);
         let lease = request["params"]["lease"].as_u64().unwrap_or(0);
+        let handed = granted(1, 1);
         let answer = match request["method"].as_str().unwrap_or_default() {
             "session.open" | "session.resume" => {
                 promised(self);
                 self.named.clear();
-                opened(number, promise_ms, &[])
+                let listed = self.adopted && !self.ended.contains(&1) && !self.lost.contains(&1);
+                opened(number, promise_ms, if listed { std::slice::from_ref(&handed) } else { &[] })
             }
             "session.renew" => {
                 // A bound of a longer promise stays good for what an answer names as ending.
@@ -133,10 +138,10 @@ impl Auditor {
 
 proptest! {
     #[test]
-    fn no_lease_is_held_beyond_what_was_promised(steps in steps()) {
-        let mut play = Play::new(2);
-        let mut auditor = Auditor::default();
-        let mut request_id = 0;
+    fn no_lease_is_held_beyond_what_was_promised(steps in steps(), adopted in any::<bool>()) {
+        let mut play = if adopted { adopting(2) } else { Play::new(2) };
+        let mut auditor = Auditor { adopted, ..Auditor::default() };
+        let mut request_id = u64::from(adopted);
         for step in steps {
             match step {
                 Step::Pass(ms) => play.until(play.now + ms),
