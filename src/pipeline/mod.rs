@@ -11,3 +11,5 @@
 //! The conductor is the one writer of builds: it decides by [`builds`](crate::builds), stores, and only then
 //! tells and acts. What it does in the world it finds again after a crash: waiting builds claim anew under
 //! their first arrival, endings are asked for again, deliveries not worked on are worked on.
+
+pub mod reporter;

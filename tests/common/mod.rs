@@ -3,8 +3,9 @@
 //! Nothing here calls into the broker: what a test proves with it holds for the binary that
 //! users get. It owns starting and ending processes ([`process`]), a broker with a place for its
 //! data ([`broker`]), clients written by hand that know only the documented wire ([`ws`],
-//! [`http`]), a network that fails on demand ([`proxy`]), a broker that stands by ([`standby`]), and
-//! chance that a seed repeats ([`random`]). A test waits for what it can observe, by [`wait`]; no test file sleeps.
+//! [`http`]), a network that fails on demand ([`proxy`]), a broker that stands by ([`standby`]), a forge
+//! to build for ([`forge`]), and chance that a seed repeats ([`random`]). A test waits for what it can
+//! observe, by [`wait`]; no test file sleeps.
 //!
 //! A test binary takes it in with
 //!
@@ -15,6 +16,7 @@
 //! ```
 
 pub mod broker;
+pub mod forge;
 pub mod http;
 pub mod process;
 pub mod proxy;

@@ -1,0 +1,9 @@
+//! The pipeline layer from outside: what a forge, an agent and people see of it.
+//!
+//! One module an area. Forges are stand-ins that speak the real ones' APIs ([`common::forge`]).
+
+#[expect(dead_code, reason = "every test binary uses its own part of the harness")]
+#[path = "../common/mod.rs"]
+mod common;
+
+mod statuses;
