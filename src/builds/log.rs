@@ -1,5 +1,7 @@
 //! A build's log, as those see it who read it.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use super::build::{BuildId, LogEnd};
@@ -47,6 +49,9 @@ pub struct Gap {
     pub first_line: u64,
     /// Lines that are not kept whole.
     pub lines: u64,
+    /// Whether it begins within a line, whose beginning is kept: one that is longer than the log's head.
+    #[serde(default)]
+    pub mid_line: bool,
 }
 
 impl Gap {
@@ -54,5 +59,20 @@ impl Gap {
     #[must_use]
     pub const fn has(&self, offset: u64) -> bool {
         self.from <= offset && offset < self.to
+    }
+
+    /// Whether nothing of a line is kept.
+    #[must_use]
+    pub const fn hides(&self, line: u64) -> bool {
+        let beginning_kept = self.mid_line && line == self.first_line;
+        self.first_line <= line && line < self.first_line + self.lines && !beginning_kept
+    }
+}
+
+/// The line that stands in its place where the log is read as text.
+impl fmt::Display for Gap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (bytes, lines) = (self.to - self.from, self.lines);
+        write!(f, "[leasehold: {bytes} bytes, {lines} lines are not kept; the log goes on at byte {}]", self.to)
     }
 }

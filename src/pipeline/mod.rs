@@ -12,4 +12,5 @@
 //! tells and acts. What it does in the world it finds again after a crash: waiting builds claim anew under
 //! their first arrival, endings are asked for again, deliveries not worked on are worked on.
 
+pub mod logs;
 pub mod reporter;

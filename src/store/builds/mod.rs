@@ -9,6 +9,8 @@
 //! - Where brokers share the database, a write is made only while this process is the one that took the
 //!   builds over last; else it answers [`StoreError::Deposed`](super::StoreError::Deposed).
 
+pub mod logs;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;

@@ -1,0 +1,79 @@
+//! Logs that somebody writes or follows: for each the lock of its writer, and what wakes its followers.
+//!
+//! One is there as long as somebody has it, and the last few that were used stay a while, so that an append
+//! does not read what the one before it knew.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+
+use tokio::sync::watch;
+
+use super::writer::Writer;
+use crate::builds::build::BuildId;
+use crate::builds::log::{LogId, LogStatus};
+
+/// Logs that stay though nobody has them.
+const STAY_MAX: usize = 64;
+/// Names of logs that are gone, before they are swept out.
+const GONE_MAX: usize = 1_024;
+
+/// A log that somebody has open.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub id: LogId,
+    /// What its writer knows; `None` where it has to be read. Whoever writes holds this.
+    pub writer: tokio::sync::Mutex<Option<Writer>>,
+    /// How far it is, as of what is durable.
+    pub told: watch::Sender<LogStatus>,
+}
+
+/// All that are open.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    logs: Mutex<Logs>,
+}
+
+#[derive(Debug, Default)]
+struct Logs {
+    known: BTreeMap<LogId, Weak<Open>>,
+    stay: VecDeque<Arc<Open>>,
+}
+
+impl Table {
+    /// The log, opened where it is not.
+    pub(super) fn of(&self, id: LogId) -> Arc<Open> {
+        let mut logs = self.logs();
+        if let Some(open) = logs.known.get(&id).and_then(Weak::upgrade) {
+            return open;
+        }
+        if logs.known.len() >= GONE_MAX {
+            logs.known.retain(|_, open| open.strong_count() > 0);
+        }
+        let open = Arc::new(Open { id, writer: tokio::sync::Mutex::new(None), told: watch::Sender::default() });
+        logs.known.insert(id, Arc::downgrade(&open));
+        logs.stay.push_back(Arc::clone(&open));
+        if logs.stay.len() > STAY_MAX {
+            logs.stay.pop_front();
+        }
+        open
+    }
+
+    /// Lets go what is known of these builds' logs, which were deleted, and their followers with it.
+    pub(super) async fn forget(&self, builds: &[BuildId]) {
+        let gone: Vec<Arc<Open>> = {
+            let mut logs = self.logs();
+            logs.stay.retain(|open| !builds.contains(&open.id.build));
+            let known = logs.known.iter().filter(|(id, _)| builds.contains(&id.build));
+            known.filter_map(|(_, open)| open.upgrade()).collect()
+        };
+        for open in gone {
+            *open.writer.lock().await = None;
+            open.told.send_modify(|told| *told = LogStatus { never: true, ..LogStatus::default() });
+        }
+    }
+
+    fn logs(&self) -> MutexGuard<'_, Logs> {
+        // Nothing in here is left half done by a panic.
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
