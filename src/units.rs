@@ -33,6 +33,48 @@ pub fn parse_duration_ms(text: &str) -> Result<u64, String> {
     if trimmed.is_empty() { Err(refuse()) } else { Ok(total) }
 }
 
+/// Reads a number of bytes with its unit: `B`, decimal `kB`, `MB`, `GB`, `TB`, or binary `KiB`, `MiB`,
+/// `GiB`, `TiB`; `0` needs none.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let refuse = || format!("{text:?} is no size: expected a whole number with a unit, such as 512KiB, 100MB or 2GiB");
+    let trimmed = text.trim();
+    if trimmed == "0" {
+        return Ok(0);
+    }
+    let digits = trimmed.bytes().take_while(u8::is_ascii_digit).count();
+    let number: u64 = trimmed[..digits].parse().map_err(|_| refuse())?;
+    let unit: u64 = match trimmed[digits..].trim_start() {
+        "B" => 1,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => return Err(refuse()),
+    };
+    number.checked_mul(unit).ok_or_else(refuse)
+}
+
+/// A number of bytes for people, such that it reads back: `100MB`, `512KiB`, `1234B`.
+#[must_use]
+pub fn show_bytes(bytes: u64) -> String {
+    const UNITS: [(u64, &str); 8] = [
+        (1 << 40, "TiB"),
+        (1_000_000_000_000, "TB"),
+        (1 << 30, "GiB"),
+        (1_000_000_000, "GB"),
+        (1 << 20, "MiB"),
+        (1_000_000, "MB"),
+        (1 << 10, "KiB"),
+        (1_000, "kB"),
+    ];
+    let fits = UNITS.into_iter().find(|(unit, _)| bytes >= *unit && bytes.is_multiple_of(*unit));
+    fits.map_or_else(|| format!("{bytes}B"), |(unit, name)| format!("{}{name}", bytes / unit))
+}
+
 /// A duration for people: the two largest units that say something (`1h30m`, `2m05s`, `350ms`).
 #[must_use]
 pub fn show_duration_ms(ms: u64) -> String {
@@ -95,7 +137,19 @@ const fn civil(days: i64) -> (i64, i64, i64) {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse_duration_ms, rfc3339, show_duration_ms};
+    use super::{parse_bytes, parse_duration_ms, rfc3339, show_bytes, show_duration_ms};
+
+    #[test]
+    fn sizes_need_a_unit_but_zero_and_are_shown_as_they_read() {
+        for (text, bytes) in [("0", 0), ("17B", 17), ("512KiB", 524_288), ("100 MB", 100_000_000), ("2GiB", 2 << 30)] {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+            assert_eq!(parse_bytes(&show_bytes(bytes)), Ok(bytes), "{text}");
+        }
+        for text in ["", "10", "MB", "1.5GB", "-1B", "1mb", "99999999999TB"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+        assert_eq!((show_bytes(100_000_000), show_bytes(1 << 20)), ("100MB".to_owned(), "1MiB".to_owned()));
+    }
 
     #[test]
     fn durations_need_a_unit_but_zero() {

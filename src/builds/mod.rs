@@ -11,7 +11,9 @@
 pub mod build;
 pub mod change;
 pub mod delivery;
+pub mod glob;
 pub mod happening;
+pub mod hook;
 pub mod log;
 pub mod plan;
 pub mod status;

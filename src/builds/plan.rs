@@ -29,6 +29,10 @@ pub struct Pipeline {
     pub paths: Vec<String>,
     /// Whether draft pull requests are built.
     pub drafts: bool,
+    /// What becomes of older builds of a line, where the pipeline says; else it goes by what started the
+    /// build ([`On::concurrency`]).
+    #[serde(default)]
+    pub concurrency: Option<Concurrency>,
     /// What it does.
     pub plan: Arc<Plan>,
 }
@@ -45,6 +49,33 @@ pub enum On {
     Push,
     /// A tag.
     Tag,
+}
+
+impl On {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Manual, Self::PullRequest, Self::Push, Self::Tag];
+
+    /// As in `.leasehold.toml`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Manual => "manual",
+            Self::PullRequest => "pull_request",
+            Self::Push => "push",
+            Self::Tag => "tag",
+        }
+    }
+
+    /// What becomes of an older build of the same pipeline and line unless the pipeline says otherwise. Of a
+    /// pull request only its newest commit is of interest, so that supersedes. What is on a branch or a tag
+    /// stays there, and such builds publish and deploy: each is carried out, one after the other.
+    #[must_use]
+    pub const fn concurrency(self) -> Concurrency {
+        match self {
+            Self::PullRequest => Concurrency::Supersede,
+            Self::Manual | Self::Push | Self::Tag => Concurrency::Queue,
+        }
+    }
 }
 
 /// What a build does.
@@ -78,6 +109,20 @@ pub struct Plan {
     pub retries: u32,
 }
 
+impl Plan {
+    /// The NEED of an agent that the plan may run on.
+    #[must_use]
+    pub fn executor_need(&self) -> String {
+        executor_need(&self.agent)
+    }
+}
+
+/// The NEED of an agent with these labels: `os=linux`, or nothing.
+#[must_use]
+pub fn executor_need(agent: &str) -> String {
+    if agent.is_empty() { EXECUTOR_POOL.to_owned() } else { format!("{EXECUTOR_POOL},{agent}") }
+}
+
 /// One step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
@@ -95,7 +140,7 @@ pub struct Container {
     /// `bridge`, `none` or `host`; absent is the engine's own default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
-    /// `HOST:CONTAINER[:ro]`; agents allow folders on their command line.
+    /// `HOST:CONTAINER[:ro]`, of folders that the broker's configuration allows the repository.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mounts: Vec<String>,
     /// Bytes.

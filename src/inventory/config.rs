@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use toml::de::DeValue;
 
 use super::document::{InventoryError, Placed, Section, Source, shown};
+use super::pipelines::{self, PipelineConfig};
 use crate::core::refusal::Code;
 
 /// How long a planned stop promises to those who renew, unless told otherwise, milliseconds.
@@ -31,8 +32,21 @@ const DAY_MS: u64 = 86_400_000;
 /// The largest number a bound may be set to; beyond it memory is the bound.
 pub(super) const COUNT_MAX: u64 = 1_000_000;
 
-pub(super) const KEYS: &[&str] =
-    &["listen", "store", "advertise", "term", "inventory", "restart_grace", "retention", "limits"];
+pub(super) const KEYS: &[&str] = &[
+    "listen",
+    "store",
+    "advertise",
+    "term",
+    "inventory",
+    "restart_grace",
+    "retention",
+    "limits",
+    "public_url",
+    "hooks",
+    "repository",
+    "logs",
+    "search",
+];
 pub(super) const LIMITS: &[&str] = &[
     "sessions_max",
     "claims_per_session_max",
@@ -43,7 +57,7 @@ pub(super) const LIMITS: &[&str] = &[
     "flush_timeout",
 ];
 /// What the design has under the name, for whoever tries it too early.
-const LATER: &[&str] = &["tls", "tokens", "hooks", "webhooks", "pipeline", "secrets", "logs", "insecure"];
+const LATER: &[&str] = &["tls", "tokens", "webhooks", "insecure"];
 
 /// What `leasehold.toml` says. Relative paths are taken from the file's own folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,6 +79,8 @@ pub struct Config {
     pub retention_ms: Option<u64>,
     /// Bounds. Their defaults stand with the bounds themselves.
     pub limits: LimitSettings,
+    /// Repositories that builds are made of, and what goes with them. Default: none.
+    pub pipelines: Option<PipelineConfig>,
 }
 
 /// What `[limits]` says, for the core's bounds and the server's.
@@ -127,6 +143,7 @@ pub fn read(text: &str, file_name: &str) -> Result<Config, InventoryError> {
         restart_grace_ms: restart_grace.map(|placed| placed.value),
         retention_ms: retention.map(|placed| placed.value),
         limits: limits(source, &top)?,
+        pipelines: pipelines::read(source, &top, folder)?,
     })
 }
 
@@ -234,6 +251,7 @@ mod tests {
             restart_grace_ms: Some(600_000),
             retention_ms: Some(2_592_000_000),
             limits,
+            pipelines: None,
         };
         assert_eq!(read(text, "/srv/leasehold.toml"), Ok(expected));
     }

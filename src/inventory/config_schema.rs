@@ -3,6 +3,8 @@
 //! Made from the lists that the reader itself goes by, so that neither knows a key the other
 //! does not; a test keeps the committed file current.
 
+mod pipelines;
+
 use serde_json::{Map, Value, json};
 
 use super::config::{COUNT_MAX, KEYS, LIMITS};
@@ -22,6 +24,8 @@ pub fn document() -> Value {
             "advertise" => text("Where clients reach this broker, told by the others that share its store."),
             "term" => duration("How long a leader is left alone that writes nothing, from 1s to 1m."),
             "inventory" => text("The inventory file; a relative path starts from this file's folder."),
+            "public_url" => text("Where people and forges reach the broker, for links."),
+            "hooks" | "repository" | "logs" | "search" => pipelines::of(key),
             other => unreachable!("{other} is a key without a description here"),
         };
         ((*key).to_owned(), schema)

@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::core::refusal::{Code, Refusal};
 use crate::core::spelling::nearest;
-use crate::units::{parse_duration_ms, show_duration_ms};
+use crate::units::{parse_bytes, parse_duration_ms, show_bytes, show_duration_ms};
 
 /// Why a file was refused, and where. Nothing of a refused file is applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,6 +224,48 @@ impl<'d, 'i> Section<'d, 'i> {
                     .ok_or_else(|| self.unexpected(key, value, &range()))
             })
             .transpose()
+    }
+
+    /// A number of bytes within bounds, both included.
+    pub(super) fn bytes(&self, key: &str, min: u64, max: u64) -> Result<Option<u64>, InventoryError> {
+        let Some((_, value)) = self.field(key) else { return Ok(None) };
+        let bytes = match value.get_ref() {
+            DeValue::String(text) => parse_bytes(text).ok(),
+            _ => None,
+        };
+        bytes.filter(|bytes| (min..=max).contains(bytes)).map(Some).ok_or_else(|| {
+            let range = format!("from {} to {}", show_bytes(min), show_bytes(max));
+            self.unexpected(key, value, &format!("a size in quotes with a unit, {range}, such as \"100MB\""))
+        })
+    }
+
+    /// A list of texts, at most so many.
+    pub(super) fn texts(&self, key: &str, max: usize) -> Result<Vec<Placed<&'d str>>, InventoryError> {
+        let Some((_, value)) = self.field(key) else { return Ok(Vec::new()) };
+        let expected = format!("a list of texts, such as [\"a\", \"b\"], at most {max}");
+        let DeValue::Array(items) = value.get_ref() else { return Err(self.unexpected(key, value, &expected)) };
+        if items.len() > max {
+            return Err(self.unexpected(key, value, &expected));
+        }
+        let text = |item: &'d Spanned<DeValue<'i>>| match item.get_ref() {
+            DeValue::String(text) => Ok(Placed { value: &**text, span: item.span() }),
+            _ => Err(self.unexpected(key, item, &expected)),
+        };
+        items.iter().map(text).collect()
+    }
+
+    /// A table with known keys under a key of this one.
+    pub(super) fn section(
+        &self,
+        key: &str,
+        title: &'static str,
+        known: &[&'static str],
+    ) -> Result<Option<Section<'d, 'i>>, InventoryError> {
+        let Some((_, value)) = self.field(key) else { return Ok(None) };
+        let DeValue::Table(table) = value.get_ref() else {
+            return Err(self.unexpected(key, value, &format!("a table under {title}")));
+        };
+        Section::open(self.source, title, known, table, value.span()).map(Some)
     }
 
     /// The tables of `[[key]]`, each with its place, in the order of the text.

@@ -8,6 +8,7 @@ pub mod config;
 pub mod config_schema;
 mod document;
 pub mod file;
+pub mod pipelines;
 pub mod secrets;
 pub mod watch;
 

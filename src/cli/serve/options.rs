@@ -10,6 +10,7 @@ use crate::cli::exit_code::Failure;
 use crate::client::url::BaseUrl;
 use crate::engine::machine;
 use crate::inventory::config::{self, Config, TERM_MS};
+use crate::inventory::pipelines::{PipelineConfig, PipelineSettings};
 use crate::protocol::PORT_DEFAULT;
 use crate::server::limits::Limits;
 use crate::units::{parse_duration_ms, show_duration_ms};
@@ -45,6 +46,8 @@ pub(super) struct Settings {
     pub listen: SocketAddr,
     pub store: StoreAt,
     pub inventory: Option<PathBuf>,
+    /// Builds, where the configuration has a repository.
+    pub pipelines: Option<PipelineSettings>,
     pub insecure: bool,
     pub retention_ms: u64,
     pub engine: machine::Options,
@@ -79,6 +82,7 @@ impl Settings {
             command.term.as_deref().map(term).transpose()?.or(config.term_ms),
             listen,
         )?;
+        let pipelines = config.pipelines.map(|pipelines| builds(pipelines, &store, listen)).transpose()?;
         let limits = &config.limits;
         let defaults = Limits::default();
         let ms = |set: Option<u64>, default: Duration| set.map_or(default, Duration::from_millis);
@@ -86,6 +90,7 @@ impl Settings {
             listen,
             store,
             inventory: command.inventory.clone().or(config.inventory),
+            pipelines,
             insecure: command.insecure,
             retention_ms: config.retention_ms.unwrap_or(RETENTION_MS_DEFAULT),
             engine: machine::Options {
@@ -100,6 +105,25 @@ impl Settings {
             },
         })
     }
+}
+
+/// What builds go by, with the secrets of their hooks.
+fn builds(config: PipelineConfig, store: &StoreAt, listen: SocketAddr) -> Result<PipelineSettings, Failure> {
+    let said = config.has_public_url();
+    let mut settings = config.resolve().map_err(Failure::usage)?;
+    match store {
+        StoreAt::Database(Database { advertise: Some(url), .. }) => {
+            settings.reached_at(&url.to_string().replacen("ws", "http", 1));
+        }
+        _ if !said && listen.ip().is_unspecified() => {
+            return Err(Failure::usage(format!(
+                "{listen} is no address that a link could lead to: say in the configuration where people reach this \
+                 broker, such as public_url = \"https://lab.example.org\""
+            )));
+        }
+        _ => settings.reached_at(&format!("http://{listen}")),
+    }
+    Ok(settings)
 }
 
 /// `HOST:PORT`, where the host is an address or `localhost`.

@@ -23,6 +23,7 @@ use crate::core::limits::{CEL_BYTES_MAX, Limits, NEED_BYTES_MAX};
 use crate::core::need::{Need, check_needs};
 use crate::core::tables::Tables;
 use crate::core::types::{Key, LabTime, ResourceId, ResourceName, Value};
+use crate::inventory::pipelines::{Repository, pipeline_file};
 use crate::inventory::{InventoryError, config as config_file, file};
 use crate::server::websocket::message::{self, Read};
 
@@ -196,6 +197,41 @@ pub fn config(input: &[u8]) -> bool {
     }
     read.is_ok()
 }
+
+/// `.leasehold.toml`, of whoever may push: nothing comes of it that the broker's configuration does not allow.
+pub fn pipelines(input: &[u8]) -> bool {
+    let text = as_text(input);
+    let read = pipeline_file::read(&text, pipeline_file::FILE_NAME, &REPOSITORY);
+    match &read {
+        Ok(pipelines) => {
+            assert_eq!(pipeline_file::read(&text, pipeline_file::FILE_NAME, &REPOSITORY).as_ref(), Ok(pipelines));
+            for pipeline in pipelines {
+                same_again(pipeline);
+                let executor = pipeline.plan.executor_need();
+                let needs = pipeline.plan.needs.iter().chain([&executor]);
+                let needs: Vec<Need> = needs.map(|need| Need::parse(need).expect("a need")).collect();
+                assert_eq!(check_needs(&needs, None, None), Ok(()));
+                let (executor, others) = needs.split_last().expect("there is the executor");
+                assert_eq!((executor.pool.as_str(), executor.alias.as_str()), ("executor", "executor"));
+                assert!(others.iter().all(|need| need.pool.as_str() == "phone"), "{others:?}");
+                assert!(pipeline.plan.secrets.iter().all(|name| name == "KEY"), "{:?}", pipeline.plan.secrets);
+                let mounts = pipeline.plan.container.iter().flat_map(|container| &container.mounts);
+                assert!(mounts.clone().all(|mount| mount.starts_with("/cache") && !mount.contains("/../")));
+            }
+        }
+        Err(error) => bounded(&text, error),
+    }
+    read.is_ok()
+}
+
+/// A repository that may use few things.
+static REPOSITORY: LazyLock<Repository> = LazyLock::new(|| {
+    let text = "[[repository]]\nname = \"a/b\"\nforge = \"gitea\"\nurl = \"/b.git\"\npools = [\"phone\"]\n\
+                mounts = [\"/cache\"]\nsecrets = { KEY = { env = \"KEY\" } }";
+    let config = config_file::read(text, "leasehold.toml").expect("a configuration");
+    let settings = config.pipelines.expect("a repository").resolve().expect("no secret that is not there");
+    Repository::clone(&settings.repositories["a/b"])
+});
 
 /// An error about a file may quote a line of it, with a caret below.
 fn bounded(text: &str, error: &InventoryError) {
