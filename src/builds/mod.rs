@@ -8,6 +8,7 @@
 //! Leases are the core's alone. What holds between the two, and is checked by the tests of both: a build
 //! whose phase is final or `blocked` has no session with the engine, so it holds nothing.
 
+pub mod book;
 pub mod build;
 pub mod change;
 pub mod delivery;

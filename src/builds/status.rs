@@ -280,6 +280,7 @@ mod tests {
             times: Times::default(),
             approved_by: None,
             log: None,
+            reported: false,
         }
     }
 

@@ -1,0 +1,246 @@
+//! The book: every build that is not over, every delivery not worked on, and what is to be told of them.
+//!
+//! [`Book::decide`] says what a command changes and changes nothing; [`Book::apply`] makes a change. Whoever
+//! keeps the book applies what was decided, stores it, and tells nobody before it is stored; after a failure
+//! it throws the book away and makes another of what the store has.
+//!
+//! What holds after every change, and is checked by the tests beside this file:
+//!
+//! - A build that is over or blocked has no session, so it holds nothing. A fork's build never has one before
+//!   its very commit was allowed.
+//! - What is told of an attempt that is over changes nothing.
+//! - A delivery that was accepted is worked on exactly once.
+//! - Of a line whose builds supersede one another only the newest can pass without an ending.
+
+mod command;
+mod decide;
+mod draft;
+mod recent;
+mod start;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::build::{Build, BuildId, Line, Phase};
+use super::change::Change;
+use super::delivery::{Delivery, DeliveryId, Outcome};
+use super::plan::Concurrency;
+use super::status::{Status, StatusKey};
+pub use command::{Answer, Command, Finished, Found, Gone, Refusal, Report, Wanted};
+use recent::Recent;
+pub use recent::{RECENT_KEPT_MS, RECENT_MAX};
+
+/// Builds that are not over, at most. Deliveries and people that ask for one more are refused.
+pub const OPEN_BUILDS_MAX: usize = 10_000;
+/// Deliveries not worked on, at most. One more is refused, and the forge sends it again later.
+pub const WAITING_DELIVERIES_MAX: usize = 10_000;
+/// How long a fork's build waits to be allowed, milliseconds; then it is dropped.
+pub const BLOCKED_KEPT_MS: i64 = 30 * 86_400_000;
+
+/// Builds that concern one another: of one pipeline, on one line.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Lane {
+    repository: Arc<str>,
+    pipeline: Arc<str>,
+    line: Line,
+}
+
+impl Lane {
+    fn of(build: &Build) -> Self {
+        Self {
+            repository: build.repository.clone(),
+            pipeline: build.plan.name.clone(),
+            line: build.subject.line.clone(),
+        }
+    }
+}
+
+/// What a book is made of: what the store has.
+#[derive(Clone, Debug, Default)]
+pub struct Contents {
+    /// Builds that are not over.
+    pub open: Vec<Build>,
+    /// Deliveries not worked on.
+    pub waiting: Vec<Delivery>,
+    /// Deliveries of late, oldest first.
+    pub recent: Vec<Delivery>,
+    /// Statuses that are to be told, and those that open builds have told.
+    pub statuses: Vec<Status>,
+    /// The highest number of a build.
+    pub last_build: BuildId,
+    /// The highest number of a delivery.
+    pub last_delivery: DeliveryId,
+}
+
+/// The book.
+#[derive(Clone, Debug, Default)]
+pub struct Book {
+    open: BTreeMap<BuildId, Arc<Build>>,
+    lanes: BTreeMap<Lane, BTreeSet<BuildId>>,
+    waiting: BTreeMap<DeliveryId, Arc<Delivery>>,
+    recent: Recent,
+    statuses: BTreeMap<StatusKey, Arc<Status>>,
+    last_build: BuildId,
+    last_delivery: DeliveryId,
+}
+
+impl Book {
+    /// The book as the store has it.
+    #[must_use]
+    pub fn new(contents: Contents) -> Self {
+        let Contents { open, waiting, recent, statuses, last_build, last_delivery } = contents;
+        let mut book = Self { last_build, last_delivery, ..Self::default() };
+        for delivery in recent {
+            book.recent.note(&delivery);
+        }
+        for build in open {
+            book.apply(&Change::Build(Arc::new(build)));
+        }
+        for delivery in waiting {
+            book.apply(&Change::Delivery(Arc::new(delivery)));
+        }
+        for status in statuses {
+            book.statuses.insert(status.key.clone(), Arc::new(status));
+        }
+        book
+    }
+
+    /// A build that is not over.
+    #[must_use]
+    pub fn build(&self, id: BuildId) -> Option<&Arc<Build>> {
+        self.open.get(&id)
+    }
+
+    /// All that are not over.
+    pub fn open(&self) -> impl Iterator<Item = &Arc<Build>> + Clone {
+        self.open.values()
+    }
+
+    /// Deliveries not worked on, oldest first.
+    pub fn waiting(&self) -> impl Iterator<Item = &Arc<Delivery>> + Clone {
+        self.waiting.values()
+    }
+
+    /// Statuses that are due at this moment, those that wait longest first.
+    #[must_use]
+    pub fn statuses_due(&self, now_ms: i64, limit: usize) -> Vec<Arc<Status>> {
+        let due = self.statuses.values().filter(|status| !status.told && status.due_ms <= now_ms);
+        let mut due: Vec<Arc<Status>> = due.cloned().collect();
+        due.sort_by_key(|status| (status.due_ms, status.version));
+        due.truncate(limit);
+        due
+    }
+
+    /// When the next status is due that is not told, Unix milliseconds.
+    #[must_use]
+    pub fn status_due_ms(&self) -> Option<i64> {
+        self.statuses.values().filter(|status| !status.told).map(|status| status.due_ms).min()
+    }
+
+    /// Whether a build is to be claimed for: it waits, has no session, and no older one goes before it.
+    #[must_use]
+    pub fn may_claim(&self, build: &Build) -> bool {
+        build.phase == Phase::Queued
+            && build.ending.is_none()
+            && build.session.is_none()
+            && self.waits_for(build).is_none()
+    }
+
+    /// The older build of its lane that a build waits for.
+    #[must_use]
+    pub fn waits_for(&self, build: &Build) -> Option<BuildId> {
+        if build.plan.concurrency != Concurrency::Queue || build.phase != Phase::Queued {
+            return None;
+        }
+        // What nobody has allowed may never run, and must not hold up the others.
+        let goes_before = |id: &&BuildId| self.open.get(id).is_some_and(|older| older.phase != Phase::Blocked);
+        self.lanes.get(&Lane::of(build))?.range(..build.id).rfind(goes_before).copied()
+    }
+
+    /// Builds of the same lane, older and newer, that are not over.
+    pub fn lane_of(&self, build: &Build) -> impl Iterator<Item = BuildId> {
+        self.lanes.get(&Lane::of(build)).into_iter().flatten().copied()
+    }
+
+    /// When [`Command::Tick`] has something to do next, Unix milliseconds.
+    #[must_use]
+    pub fn due_ms(&self) -> Option<i64> {
+        self.open.values().filter_map(|build| due_ms(build)).min()
+    }
+
+    /// Makes a change.
+    pub fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Accepted(delivery, _) => {
+                self.last_delivery = self.last_delivery.max(delivery.id);
+                self.recent.note(delivery);
+                self.delivery(delivery);
+            }
+            Change::Delivery(delivery) => {
+                if matches!(delivery.outcome, Outcome::Failed { .. }) {
+                    self.recent.forget(delivery);
+                }
+                self.delivery(delivery);
+            }
+            Change::Build(build) => self.put(build),
+            Change::Status(status) => {
+                self.statuses.insert(status.key.clone(), status.clone());
+                self.forget_told(&status.key);
+            }
+            Change::Note(_) => {}
+        }
+    }
+
+    fn delivery(&mut self, delivery: &Arc<Delivery>) {
+        if delivery.outcome == Outcome::Accepted {
+            self.waiting.insert(delivery.id, delivery.clone());
+        } else {
+            self.waiting.remove(&delivery.id);
+        }
+    }
+
+    fn put(&mut self, build: &Arc<Build>) {
+        self.last_build = self.last_build.max(build.id);
+        let lane = Lane::of(build);
+        if !build.phase.is_final() {
+            self.lanes.entry(lane).or_default().insert(build.id);
+            self.open.insert(build.id, build.clone());
+            return;
+        }
+        self.open.remove(&build.id);
+        if let Some(members) = self.lanes.get_mut(&lane) {
+            members.remove(&build.id);
+            if members.is_empty() {
+                self.lanes.remove(&lane);
+            }
+        }
+        self.forget_told(&StatusKey::of(build));
+    }
+
+    /// Drops a status that is told, unless an open build may have more to tell: an older one's must not come
+    /// in its place.
+    fn forget_told(&mut self, key: &StatusKey) {
+        let told = self.statuses.get(key).is_some_and(|status| status.told);
+        if told && !self.open.values().any(|build| StatusKey::of(build) == *key) {
+            self.statuses.remove(key);
+        }
+    }
+}
+
+/// When time alone ends a build.
+fn due_ms(build: &Build) -> Option<i64> {
+    if build.ending.is_some() {
+        return None;
+    }
+    match build.phase {
+        Phase::Blocked => Some(build.times.created_ms.saturating_add(BLOCKED_KEPT_MS)),
+        // One that is granted does not wait any more.
+        Phase::Queued if build.lease.is_none() => {
+            let wait_ms = i64::try_from(build.plan.wait_ms?).unwrap_or(i64::MAX);
+            Some(build.times.queued_ms?.saturating_add(wait_ms))
+        }
+        _ => None,
+    }
+}
