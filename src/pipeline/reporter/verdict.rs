@@ -22,7 +22,7 @@ const SOON_MS: (u64, u64) = (2_000, 15 * 60_000);
 const SOON_TRIES_MAX: u32 = 700;
 /// Between tries of what was refused, milliseconds: four times as long each time, from the first to the second.
 const RARELY_MS: (u64, u64) = (5 * 60_000, 86_400_000);
-/// Such tries, at most: a week and a half.
+/// Such tries, at most: about a week.
 const RARELY_TRIES_MAX: u32 = 12;
 
 /// What came of a request.
