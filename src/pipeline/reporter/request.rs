@@ -125,8 +125,8 @@ mod tests {
 
     #[test]
     fn a_token_is_never_shown() {
-        let headers = headers(Forge::Gitlab, "s3cret").expect("a token");
-        assert!(!format!("{headers:?}").contains("s3cret"));
+        let made = headers(Forge::Gitlab, "s3cret").expect("a token");
+        assert!(!format!("{made:?}").contains("s3cret"));
         assert!(headers(Forge::Github, "s3cret\n").is_err_and(|said| !said.contains("s3cret")));
     }
 
