@@ -325,3 +325,15 @@ fn a_page_that_answers_instead_of_an_api_takes_nothing() {
     assert!(outbox.trouble(&row.key).contains("is `api` right?"));
     assert!(!outbox.row(&row.key).told);
 }
+
+#[test]
+fn a_repository_without_statuses_asks_nobody_and_is_settled() {
+    let forge = forge(Kind::Github);
+    let outbox = Outbox::to(&forge);
+    let mut row = row(1, StatusState::Running);
+    row.key.repository = "acme/other".into();
+    outbox.put(&row);
+    outbox.is_told(&row.key);
+    assert!(outbox.row(&row.key).trouble.is_some_and(|trouble| trouble.contains("configuration")));
+    assert!(forge.requests().is_empty());
+}

@@ -23,10 +23,12 @@ use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
 use self::send::{Sender, Sent};
+use self::verdict::Verdict;
 use crate::builds::happening::Forge;
 use crate::builds::status::{Answer, Status, StatusKey};
 use crate::clock::wall_now_ms;
 use crate::core::inventory::SecretRef;
+use crate::inventory::pipelines::{PipelineSettings, Repository};
 
 /// Requests under way, to all forges.
 const AT_ONCE_MAX: usize = 8;
@@ -57,6 +59,24 @@ pub struct Place {
     pub name: Arc<str>,
     /// Where the token is read, anew for each request: it may be rotated.
     pub token: SecretRef,
+}
+
+impl Settings {
+    /// What the configuration says of it.
+    #[must_use]
+    pub fn of(settings: &PipelineSettings) -> Self {
+        let told = settings.repositories.values().filter(|repository| repository.statuses);
+        let place = |repository: &Arc<Repository>| {
+            let place = Place {
+                forge: repository.forge,
+                api: repository.api.clone()?,
+                name: Arc::clone(&repository.name),
+                token: repository.token.clone()?,
+            };
+            Some((Arc::clone(&repository.name), place))
+        };
+        Self { public_url: Arc::clone(&settings.public_url), places: told.filter_map(place).collect() }
+    }
 }
 
 /// Stores an answer to a version of a row; comes back when that is done, or cannot be.
@@ -206,8 +226,10 @@ async fn tell_one(sender: Arc<Sender>, settle: Settle, shared: Arc<Shared>, row:
     let Sent { verdict, rests_until_ms, unsure } = sender.send(&row).await;
     shared.queue().answered(&account, rests_until_ms);
     shared.changed.notify_one();
+    let wanted = verdict != Verdict::Unwanted;
     let answer = verdict.answer(&row, wall_now_ms());
     match &answer {
+        _ if !wanted => {}
         Answer::Taken => tracing::debug!(build = row.build.0, context = &*row.key.context, "told the forge"),
         Answer::Later { trouble, .. } if row.tries > 0 => {
             tracing::debug!(build = row.build.0, trouble = &**trouble, "a status is not told yet");

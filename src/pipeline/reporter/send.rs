@@ -76,8 +76,7 @@ impl Sender {
     /// Tells a forge of a status.
     pub(super) async fn send(&self, row: &Status) -> Sent {
         let Some(place) = self.settings.places.get(&row.key.repository) else {
-            let repository = &row.key.repository;
-            return Sent::refused(format!("the configuration has no {repository} whose statuses are to be told"));
+            return Sent::plain(Verdict::Unwanted);
         };
         let token = match read_token(place).await {
             Ok(token) => token,

@@ -44,6 +44,8 @@ pub(super) enum Verdict {
         /// What it said.
         trouble: String,
     },
+    /// Nobody is to be told.
+    Unwanted,
     /// No, and it will be no again until somebody mends the token, the repository or the configuration.
     Refused {
         /// What it said.
@@ -57,6 +59,9 @@ impl Verdict {
         let tries = status.tries.saturating_add(1);
         match self {
             Self::Taken => Answer::Taken,
+            Self::Unwanted => {
+                Answer::GivenUp { trouble: "the configuration has no forge to tell of this repository".into() }
+            }
             Self::Busy { trouble, .. } | Self::Limited { trouble, .. } if tries >= SOON_TRIES_MAX => {
                 Answer::GivenUp { trouble: format!("given up after {tries} tries: {trouble}").into() }
             }
