@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
+use super::builds::BuildsAt;
 use super::{Reader, Sharing, Store, StoreError};
 use crate::core::tables::{Batch, JournalEntry, JournalFilter, PastLease, Tables};
 use crate::core::types::{LabTime, LeaseId, ResourceName};
@@ -239,6 +240,10 @@ impl<S: Store> Store for Faulty<S> {
 
     fn reader(&self) -> Self::Reader {
         FaultyReader { inner: self.inner.reader(), faults: self.faults.clone() }
+    }
+
+    fn builds(&self) -> BuildsAt {
+        self.inner.builds()
     }
 
     fn name(&self) -> String {

@@ -29,6 +29,7 @@ use std::future::Future;
 
 pub use error::StoreError;
 
+use self::builds::BuildsAt;
 use crate::core::tables::{Batch, JournalEntry, JournalFilter, PastLease, Tables};
 use crate::core::types::{LabTime, LeaseId, ResourceName};
 
@@ -86,6 +87,9 @@ pub trait Store: Send + 'static {
 
     /// A reader of what is committed.
     fn reader(&self) -> Self::Reader;
+
+    /// Where the builds beside these books are, which stay closed until somebody opens them.
+    fn builds(&self) -> BuildsAt;
 
     /// What people call it: `sqlite:PATH`.
     fn name(&self) -> String;

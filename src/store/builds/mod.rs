@@ -9,12 +9,22 @@
 //! - Where brokers share the database, a write is made only while this process is the one that took the
 //!   builds over last; else it answers [`StoreError::Deposed`](super::StoreError::Deposed).
 
+#[cfg(test)]
+mod contract;
 pub mod logs;
+pub mod postgres;
+mod rows;
+pub mod sqlite;
+mod tables;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
+pub use self::postgres::Led;
+use self::postgres::PostgresBuilds;
+use self::sqlite::SqliteBuilds;
 use super::StoreError;
 use crate::builds::build::{Build, BuildId, Phase};
 use crate::builds::change::{Change, Note};
@@ -23,6 +33,43 @@ use crate::builds::status::{Status, StatusKey};
 
 /// An answer on its way.
 pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// Where the builds beside a store are: closed until they are opened, as most brokers have none.
+#[derive(Clone, Debug)]
+pub enum BuildsAt {
+    /// In this file.
+    File(PathBuf),
+    /// In the database that this process leads.
+    Database(Box<Led>),
+}
+
+/// The tables of builds, opened.
+#[derive(Clone)]
+pub struct Opened {
+    /// Builds, deliveries and statuses.
+    pub builds: Arc<dyn BuildStore>,
+}
+
+impl BuildsAt {
+    /// Opens them, and makes the tables where there are none. Nothing is written before
+    /// [`BuildStore::take_over`].
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] while another broker has the file open, [`StoreError::TooNew`] when a newer
+    /// version wrote it. A database is only called when it is asked something.
+    pub async fn open(self) -> Result<Opened, StoreError> {
+        match self {
+            Self::File(path) => {
+                let store = Arc::new(SqliteBuilds::open(&path).await?);
+                Ok(Opened { builds: store })
+            }
+            Self::Database(led) => {
+                let store = Arc::new(PostgresBuilds::new(*led));
+                Ok(Opened { builds: store })
+            }
+        }
+    }
+}
 
 /// What is read when builds are taken over.
 #[derive(Clone, Debug, Default)]

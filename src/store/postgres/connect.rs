@@ -193,6 +193,8 @@ pub enum Who {
     Reader,
     /// Reads the tables, whole, which may take long.
     Loader,
+    /// Writes the builds.
+    Builds,
     /// Reads or fills a whole store, in one transaction that takes as long as it takes.
     Mover,
 }
@@ -204,6 +206,7 @@ impl Who {
             Self::Leader => "leasehold leader",
             Self::Standby => "leasehold standby",
             Self::Reader | Self::Loader => "leasehold reader",
+            Self::Builds => "leasehold builds",
             Self::Mover => "leasehold store",
         }
     }
@@ -241,7 +244,7 @@ impl Who {
             ("default_transaction_isolation", "read committed".to_owned()),
         ];
         match self {
-            Self::Leader | Self::Standby => settings.extend([
+            Self::Leader | Self::Standby | Self::Builds => settings.extend([
                 ("statement_timeout", ms(limits.statement_ms)),
                 // Before the statement's, so that it is known what was waited for.
                 ("lock_timeout", ms(at_least_one(limits.statement_ms / 4 * 3))),
@@ -269,7 +272,7 @@ impl Who {
             // That it stands by is a hint, which may be lost, and is taken back by time alone.
             Self::Standby => settings.push(("synchronous_commit", "off".to_owned())),
             Self::Reader | Self::Loader => settings.push(("default_transaction_read_only", "on".to_owned())),
-            Self::Mover => settings.push(("synchronous_commit", "on".to_owned())),
+            Self::Builds | Self::Mover => settings.push(("synchronous_commit", "on".to_owned())),
         }
         settings
     }
@@ -294,6 +297,11 @@ impl Limits {
     /// Nobody waits for whoever reads or fills a whole store.
     pub const UNHURRIED: Self =
         Self { statement_ms: 0, dead_ms: 60_000, write_ms: 60_000, connect_ms: 15_000, read_ms: 600_000 };
+
+    /// Builds keep nobody from the lab's row, so they may take longer than a term: as long as a new leader
+    /// may have to wait for what an older one was writing when it was cut off.
+    pub const BUILDS: Self =
+        Self { statement_ms: 5_000, dead_ms: 8_000, write_ms: 8_000, connect_ms: 5_000, read_ms: 30_000 };
 
     /// All that has to do with leading lies within the term.
     pub const fn of_term(term_ms: u64) -> Self {

@@ -15,8 +15,8 @@
 //! connection: nothing more is written before [`Store::reopen`] has raised the epoch, after which it is
 //! there or never will be.
 
-mod connect;
-mod lead;
+pub(in crate::store) mod connect;
+pub(in crate::store) mod lead;
 mod prune;
 mod read;
 mod schema;
@@ -32,6 +32,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 use tokio::time::sleep;
 
+use super::builds::{BuildsAt, Led};
 use super::{Sharing, Store, StoreError};
 use crate::core::tables::{Batch, Tables};
 use crate::core::types::LabTime;
@@ -215,13 +216,19 @@ impl Store for Postgres {
         self.readers.clone()
     }
 
+    fn builds(&self) -> BuildsAt {
+        BuildsAt::Database(Box::new(Led::new(self.target.clone(), self.lead.clone())))
+    }
+
     fn name(&self) -> String {
         self.target.name().to_owned()
     }
 }
 
 /// Wraps whatever the driver or the system said.
-fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(doing: &'static str) -> impl Fn(E) -> StoreError {
+pub(in crate::store) fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    doing: &'static str,
+) -> impl Fn(E) -> StoreError {
     move |source| StoreError::Failed { doing, source: source.into() }
 }
 

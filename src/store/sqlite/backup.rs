@@ -7,7 +7,7 @@ use std::path::Path;
 
 use sqlx::{ConnectOptions, Connection};
 
-use super::schema::{self, Kind};
+use super::schema::{Kind, LEASES};
 use super::target::{begin_part, give_name};
 use super::{Result, failed, options, snapshot};
 
@@ -22,7 +22,7 @@ pub async fn backup(path: &Path, to: &Path) -> Result<()> {
     let copied = async {
         snapshot::vacuum_into(&mut connection, &part).await?;
         let mut copy = options(&part).connect().await.map_err(failed("mark the backup"))?;
-        schema::mark(&mut copy, Kind::Backup).await?;
+        LEASES.mark(&mut copy, Kind::Backup).await?;
         copy.close().await.map_err(failed("mark the backup"))?;
         give_name(&part, &to, None).map_err(failed("put the backup in its place"))
     };

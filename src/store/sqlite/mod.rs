@@ -11,8 +11,8 @@
 mod backup;
 mod prune;
 mod read;
-mod rows;
-mod schema;
+pub(in crate::store) mod rows;
+pub(in crate::store) mod schema;
 mod snapshot;
 mod target;
 mod write;
@@ -26,11 +26,13 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection, Row, SqliteConnection, SqlitePool};
 
+use super::builds::BuildsAt;
 use super::{Store, StoreError};
 use crate::core::tables::{Batch, Tables};
 use crate::core::types::LabTime;
 pub use backup::backup;
 pub use read::SqliteReader;
+use schema::{Family, LEASES};
 pub use snapshot::SqliteSnapshot;
 pub use target::{Replace, SqliteTarget};
 use write::Texts;
@@ -185,19 +187,25 @@ impl Store for Sqlite {
         self.readers.clone()
     }
 
+    fn builds(&self) -> BuildsAt {
+        BuildsAt::File(builds_path(&self.path))
+    }
+
     fn name(&self) -> String {
         format!("sqlite:{}", self.path.display())
     }
 }
 
 /// Wraps whatever the driver or the system said.
-fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(doing: &'static str) -> impl Fn(E) -> StoreError {
+pub(in crate::store) fn failed<E: Into<Box<dyn std::error::Error + Send + Sync>>>(
+    doing: &'static str,
+) -> impl Fn(E) -> StoreError {
     move |source| StoreError::Failed { doing, source: source.into() }
 }
 
 /// Makes the file and its folders; answers its one true path, so that two ways to it meet in one
 /// lock. SQLite gives the files beside it the same permissions.
-fn prepare_file(path: &Path) -> std::io::Result<PathBuf> {
+pub(in crate::store) fn prepare_file(path: &Path) -> std::io::Result<PathBuf> {
     let path = prepare_folder(path)?;
     OpenOptions::new().append(true).create(true).mode(0o600).open(&path)?;
     let path = fs::canonicalize(path)?;
@@ -222,6 +230,18 @@ fn prepare_folder(path: &Path) -> std::io::Result<PathBuf> {
     if path.try_exists()? { fs::canonicalize(path) } else { Ok(path) }
 }
 
+/// Where the builds of the store at `path` are: beside it, `leasehold.db` and `leasehold-builds.db`.
+#[must_use]
+pub fn builds_path(path: &Path) -> PathBuf {
+    let mut name = path.file_stem().unwrap_or_default().to_owned();
+    name.push("-builds");
+    if let Some(extension) = path.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    path.with_file_name(name)
+}
+
 /// The path with something more at its end.
 fn beside(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -229,7 +249,7 @@ fn beside(path: &Path, end: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-fn take_lock(path: &Path) -> Result<File> {
+pub(in crate::store) fn take_lock(path: &Path) -> Result<File> {
     let name = beside(path, ".lock");
     let doing = "lock the store";
     let lock = OpenOptions::new().append(true).create(true).mode(0o600).open(&name).map_err(failed(doing))?;
@@ -251,10 +271,17 @@ fn options(path: &Path) -> SqliteConnectOptions {
 }
 
 async fn open_writer(path: &Path) -> Result<(SqliteConnection, Last)> {
+    let mut writer = open_file(LEASES, path).await?;
+    let last = last(&mut writer).await?;
+    Ok((writer, last))
+}
+
+/// Opens a file of this family for writing, and brings it up to this version.
+pub(in crate::store) async fn open_file(family: Family, path: &Path) -> Result<SqliteConnection> {
     let doing = "open the store";
     // The first look changes nothing, not even the journal's mode: the file may be a newer one's.
     let mut looking = options(path).connect().await.map_err(failed(doing))?;
-    let found = schema::version(&mut looking).await;
+    let found = family.version(&mut looking).await;
     // Also where it is refused: a connection that is only dropped leaves its files behind.
     let closed = looking.close().await;
     let found = found?;
@@ -265,13 +292,12 @@ async fn open_writer(path: &Path) -> Result<(SqliteConnection, Last)> {
         .pragma("journal_size_limit", LOG_BYTES_KEPT)
         .pragma("cache_size", WRITER_CACHE_KIB);
     let mut writer = options.connect().await.map_err(failed(doing))?;
-    schema::migrate(&mut writer, found).await?;
+    family.migrate(&mut writer, found).await?;
     sync_folder(path).map_err(failed(doing))?;
-    let last = last(&mut writer).await?;
-    Ok((writer, last))
+    Ok(writer)
 }
 
-fn open_readers(path: &Path) -> SqlitePool {
+pub(in crate::store) fn open_readers(path: &Path) -> SqlitePool {
     SqlitePoolOptions::new()
         .max_connections(READERS_MAX)
         .test_before_acquire(false)
@@ -295,7 +321,7 @@ async fn last(connection: &mut SqliteConnection) -> Result<Last> {
 
 /// Moves everything that recovery found into the database and makes it durable: a frame that a
 /// failed sync left in the page cache alone must not be told of as committed.
-async fn checkpoint_wal(writer: &mut SqliteConnection, path: &Path) -> Result<()> {
+pub(in crate::store) async fn checkpoint_wal(writer: &mut SqliteConnection, path: &Path) -> Result<()> {
     let doing = "make what the store holds durable";
     let row = sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(writer).await.map_err(failed(doing))?;
     let busy: i64 = row.try_get(0).map_err(failed(doing))?;

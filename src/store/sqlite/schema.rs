@@ -1,23 +1,42 @@
 //! The schema's versions: what a file holds, and how it is brought up to what this binary knows.
 //!
-//! The statements are in `schema/sqlite/`, one file per version, and never change once released. A
-//! file written by a newer version, or by another program, is left as it is.
+//! The statements are in `schema/sqlite/` and `schema/sqlite_builds/`, one file per version, and never change
+//! once released. A file written by a newer version, or by another program, is left as it is.
 
 use sqlx::{AssertSqlSafe, Connection, Row, SqliteConnection};
 
 use super::{Result, failed};
 use crate::store::StoreError;
 
-/// Every version's statements; the first makes version 1.
-const MIGRATIONS: &[&str] = &[
-    include_str!("../../../schema/sqlite/0001_first.sql"),
-    include_str!("../../../schema/sqlite/0002_arrivals.sql"),
-    include_str!("../../../schema/sqlite/0003_lease_ends.sql"),
-    include_str!("../../../schema/sqlite/0004_providers.sql"),
-];
+/// A family of files: what marks them, and the statements of each of their versions, of which the first
+/// makes version 1.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// In the header of a file that brokers write, so that no other program's is taken for ours.
+    store: i64,
+    /// In that of a backup.
+    backup: i64,
+    migrations: &'static [&'static str],
+}
 
-/// The version that this binary writes.
-pub const VERSION: i64 = MIGRATIONS.len() as i64;
+/// The books of the leases: `lhld`, `lhlb`.
+pub const LEASES: Family = Family {
+    store: 0x6C68_6C64,
+    backup: 0x6C68_6C62,
+    migrations: &[
+        include_str!("../../../schema/sqlite/0001_first.sql"),
+        include_str!("../../../schema/sqlite/0002_arrivals.sql"),
+        include_str!("../../../schema/sqlite/0003_lease_ends.sql"),
+        include_str!("../../../schema/sqlite/0004_providers.sql"),
+    ],
+};
+
+/// The books of the builds: `lhbd`, `lhbb`.
+pub const BUILDS: Family = Family {
+    store: 0x6C68_6264,
+    backup: 0x6C68_6262,
+    migrations: &[include_str!("../../../schema/sqlite_builds/0001_first.sql")],
+};
 
 /// What a file is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,16 +45,6 @@ pub enum Kind {
     Store,
     /// To be restored from: no broker serves it, as it would give fences that the original gave.
     Backup,
-}
-
-impl Kind {
-    /// In the file's header, so that no other program's file is taken for ours: `lhld`, `lhlb`.
-    const fn application_id(self) -> i64 {
-        match self {
-            Self::Store => 0x6C68_6C64,
-            Self::Backup => 0x6C68_6C62,
-        }
-    }
 }
 
 /// What a file was found to be.
@@ -47,61 +56,75 @@ pub struct Found {
     pub kind: Kind,
 }
 
-/// Reads what the file is; refuses what is newer or not ours.
-pub async fn look(connection: &mut SqliteConnection) -> Result<Found> {
-    const ASK: &str = "SELECT (SELECT user_version FROM pragma_user_version), \
-        (SELECT application_id FROM pragma_application_id), (SELECT count(*) FROM sqlite_schema)";
-    let doing = "read the store's version";
-    let row = sqlx::query(ASK).fetch_one(connection).await.map_err(failed(doing))?;
-    let mut numbers = [0_i64; 3];
-    for (index, number) in numbers.iter_mut().enumerate() {
-        *number = row.try_get(index).map_err(failed(doing))?;
+impl Family {
+    /// The version that this binary writes.
+    pub const fn newest(self) -> i64 {
+        self.migrations.len() as i64
     }
-    let [version, application, objects] = numbers;
-    let kind = [Kind::Store, Kind::Backup].into_iter().find(|kind| kind.application_id() == application);
-    let kind = match kind {
-        Some(kind) => kind,
-        None if objects > 0 || version != 0 => {
-            let what = "the file is another program's database; give --store a path of its own";
-            return Err(failed("open the store")(what));
+
+    const fn application_id(self, kind: Kind) -> i64 {
+        match kind {
+            Kind::Store => self.store,
+            Kind::Backup => self.backup,
         }
-        None => Kind::Store,
-    };
-    if version > VERSION {
-        return Err(StoreError::TooNew { found: version, known: VERSION });
     }
-    Ok(Found { version, kind })
-}
 
-/// Reads the version of a file that a broker is to serve, 0 when it is empty.
-pub async fn version(connection: &mut SqliteConnection) -> Result<i64> {
-    match look(connection).await? {
-        Found { version, kind: Kind::Store } => Ok(version),
-        Found { kind: Kind::Backup, .. } => Err(StoreError::Backup),
+    /// Reads what the file is; refuses what is newer or not of this family.
+    pub async fn look(self, connection: &mut SqliteConnection) -> Result<Found> {
+        const ASK: &str = "SELECT (SELECT user_version FROM pragma_user_version), \
+            (SELECT application_id FROM pragma_application_id), (SELECT count(*) FROM sqlite_schema)";
+        let doing = "read the store's version";
+        let row = sqlx::query(ASK).fetch_one(connection).await.map_err(failed(doing))?;
+        let mut numbers = [0_i64; 3];
+        for (index, number) in numbers.iter_mut().enumerate() {
+            *number = row.try_get(index).map_err(failed(doing))?;
+        }
+        let [version, application, objects] = numbers;
+        let kind = [Kind::Store, Kind::Backup].into_iter().find(|kind| self.application_id(*kind) == application);
+        let kind = match kind {
+            Some(kind) => kind,
+            None if objects > 0 || version != 0 => {
+                let what = "the file is another program's database; give --store a path of its own";
+                return Err(failed("open the store")(what));
+            }
+            None => Kind::Store,
+        };
+        if version > self.newest() {
+            return Err(StoreError::TooNew { found: version, known: self.newest() });
+        }
+        Ok(Found { version, kind })
     }
-}
 
-/// Says in the file's header what it is for.
-pub async fn mark(connection: &mut SqliteConnection, kind: Kind) -> Result<()> {
-    let mark = format!("PRAGMA application_id = {}", kind.application_id());
-    sqlx::raw_sql(AssertSqlSafe(mark)).execute(connection).await.map_err(failed("mark the store's file"))?;
-    Ok(())
-}
+    /// Reads the version of a file that a broker is to serve, 0 when it is empty.
+    pub async fn version(self, connection: &mut SqliteConnection) -> Result<i64> {
+        match self.look(connection).await? {
+            Found { version, kind: Kind::Store } => Ok(version),
+            Found { kind: Kind::Backup, .. } => Err(StoreError::Backup),
+        }
+    }
 
-/// Applies the versions that `found` lacks, in one transaction.
-pub async fn migrate(connection: &mut SqliteConnection, found: i64) -> Result<()> {
-    let applied = usize::try_from(found).unwrap_or(0);
-    let missing = MIGRATIONS.get(applied..).unwrap_or_default();
-    if missing.is_empty() {
-        return Ok(());
+    /// Says in the file's header what it is for.
+    pub async fn mark(self, connection: &mut SqliteConnection, kind: Kind) -> Result<()> {
+        let mark = format!("PRAGMA application_id = {}", self.application_id(kind));
+        sqlx::raw_sql(AssertSqlSafe(mark)).execute(connection).await.map_err(failed("mark the store's file"))?;
+        Ok(())
     }
-    let doing = "bring the store up to this version";
-    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed(doing))?;
-    for statements in missing {
-        sqlx::raw_sql(*statements).execute(&mut *transaction).await.map_err(failed(doing))?;
+
+    /// Applies the versions that `found` lacks, in one transaction.
+    pub async fn migrate(self, connection: &mut SqliteConnection, found: i64) -> Result<()> {
+        let applied = usize::try_from(found).unwrap_or(0);
+        let missing = self.migrations.get(applied..).unwrap_or_default();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let doing = "bring the store up to this version";
+        let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await.map_err(failed(doing))?;
+        for statements in missing {
+            sqlx::raw_sql(*statements).execute(&mut *transaction).await.map_err(failed(doing))?;
+        }
+        let version = format!("PRAGMA user_version = {}", self.newest());
+        sqlx::raw_sql(AssertSqlSafe(version)).execute(&mut *transaction).await.map_err(failed(doing))?;
+        self.mark(&mut transaction, Kind::Store).await?;
+        transaction.commit().await.map_err(failed(doing))
     }
-    let version = format!("PRAGMA user_version = {VERSION}");
-    sqlx::raw_sql(AssertSqlSafe(version)).execute(&mut *transaction).await.map_err(failed(doing))?;
-    mark(&mut transaction, Kind::Store).await?;
-    transaction.commit().await.map_err(failed(doing))
 }

@@ -11,7 +11,7 @@ use sqlx::sqlite::SqliteRow;
 use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
 use super::read::column;
-use super::schema::{self, Kind};
+use super::schema::{Found, Kind, LEASES};
 use super::{Result, failed, options, take_lock};
 use crate::store::StoreError;
 use crate::store::whole::{Columns, Whole};
@@ -39,13 +39,13 @@ impl SqliteSnapshot {
     /// where another version wrote it.
     pub async fn open(path: &Path) -> Result<Self> {
         let (mut connection, found) = look(path).await?;
-        if found.version < schema::VERSION {
+        if found.version < LEASES.newest() {
             // Only tidying up: the answer is no anyway.
             let _ = connection.close().await;
             if found.version == 0 {
                 return Err(StoreError::Missing { name: format!("sqlite:{}", path.display()) });
             }
-            return Err(StoreError::TooOld { found: found.version, known: schema::VERSION });
+            return Err(StoreError::TooOld { found: found.version, known: LEASES.newest() });
         }
         sqlx::raw_sql("PRAGMA query_only = ON; BEGIN").execute(&mut connection).await.map_err(failed(READING))?;
         // The transaction begins with its first look.
@@ -64,7 +64,7 @@ impl SqliteSnapshot {
             Kind::Store => fs::canonicalize(path).map_err(failed(READING)).and_then(|path| take_lock(&path).map(Some)),
             Kind::Backup => Ok(None),
         };
-        let is_old = lock.is_ok() && (1..schema::VERSION).contains(&found.version);
+        let is_old = lock.is_ok() && (1..LEASES.newest()).contains(&found.version);
         let copied = if is_old { Scratch::copy(&mut connection, scratch).await.map(Some) } else { Ok(None) };
         // Read from only.
         let _ = connection.close().await;
@@ -76,10 +76,10 @@ impl SqliteSnapshot {
         Ok(Self { _lock: lock, ..opened })
     }
 
-    async fn upgraded(path: &Path, scratch: Scratch, found: schema::Found) -> Result<Self> {
+    async fn upgraded(path: &Path, scratch: Scratch, found: Found) -> Result<Self> {
         let mut connection = options(&scratch.0).connect().await.map_err(failed(READING))?;
-        schema::migrate(&mut connection, found.version).await?;
-        schema::mark(&mut connection, found.kind).await?;
+        LEASES.migrate(&mut connection, found.version).await?;
+        LEASES.mark(&mut connection, found.kind).await?;
         connection.close().await.map_err(failed(READING))?;
         let opened = Self::open(&scratch.0).await?;
         Ok(Self { path: path.to_owned(), _scratch: Some(scratch), ..opened })
@@ -142,12 +142,12 @@ impl Columns for SqliteRow {
 }
 
 /// Opens a file that must be there, and looks what it is.
-pub(super) async fn look(path: &Path) -> Result<(SqliteConnection, schema::Found)> {
+pub(super) async fn look(path: &Path) -> Result<(SqliteConnection, Found)> {
     if !path.try_exists().map_err(failed("look for the store"))? {
         return Err(StoreError::Missing { name: format!("sqlite:{}", path.display()) });
     }
     let mut connection = options(path).connect().await.map_err(failed("open the store"))?;
-    match schema::look(&mut connection).await {
+    match LEASES.look(&mut connection).await {
         Ok(found) => Ok((connection, found)),
         Err(error) => {
             let _ = connection.close().await;

@@ -13,7 +13,7 @@ use sqlx::sqlite::{SqliteJournalMode, SqliteRow, SqliteSynchronous};
 use sqlx::{ConnectOptions, Connection};
 
 use super::rows::{Row, Rows};
-use super::schema::{self, Kind};
+use super::schema::{Kind, LEASES};
 use super::snapshot::{self, SqliteSnapshot};
 use super::{Result, Texts, beside, failed, options, sync_folder};
 use crate::core::tables::Batch;
@@ -74,8 +74,8 @@ impl SqliteTarget {
         let opened = async {
             let options = options(&part).journal_mode(SqliteJournalMode::Memory).synchronous(SqliteSynchronous::Off);
             let mut connection = options.connect().await.map_err(failed(FILLING))?;
-            schema::migrate(&mut connection, 0).await?;
-            schema::mark(&mut connection, kind).await?;
+            LEASES.migrate(&mut connection, 0).await?;
+            LEASES.mark(&mut connection, kind).await?;
             Ok(connection)
         };
         match opened.await {

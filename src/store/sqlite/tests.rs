@@ -137,12 +137,12 @@ async fn a_newer_store_is_refused_and_left_alone() {
     let folder = Folder::new();
     let mut store = folder.open().await.unwrap();
     commit_next(&mut store).await;
-    run(&mut store, format!("PRAGMA user_version = {}", schema::VERSION + 1)).await;
+    run(&mut store, format!("PRAGMA user_version = {}", LEASES.newest() + 1)).await;
     store.close().await;
     let before = fs::read(folder.path()).unwrap();
     let refused = folder.open().await;
     assert!(
-        matches!(refused, Err(StoreError::TooNew { found, known }) if found == known + 1 && known == schema::VERSION),
+        matches!(refused, Err(StoreError::TooNew { found, known }) if found == known + 1 && known == LEASES.newest()),
         "{refused:?}"
     );
     assert_eq!(fs::read(folder.path()).unwrap(), before);

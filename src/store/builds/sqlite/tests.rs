@@ -1,0 +1,83 @@
+//! The contract on SQLite, and what only a file can do.
+
+use std::future::Future as _;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::builds::build::Phase;
+use crate::store::Store as _;
+use crate::store::builds::contract::{Factory, build, changed, contract};
+use crate::store::builds::{BuildStore, BuildsAt};
+use crate::store::sqlite::Sqlite;
+
+/// A folder of its own.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("lab-builds.db")
+    }
+}
+
+impl Factory for Folder {
+    async fn open(&self) -> Result<Arc<dyn BuildStore>> {
+        Ok(Arc::new(SqliteBuilds::open(&self.path()).await?))
+    }
+}
+
+contract! { Some(Folder::new()) }
+
+#[tokio::test]
+async fn it_lies_beside_the_leases_and_is_opened_by_one() {
+    let folder = Folder::new();
+    let leases = Sqlite::open(folder.0.path().join("lab.db")).await.unwrap();
+    let at = leases.builds();
+    assert!(!folder.path().exists(), "nobody has asked for builds yet");
+    let opened = at.clone().open().await.unwrap();
+    opened.builds.take_over(0).await.unwrap();
+    assert!(folder.path().exists());
+    assert!(matches!(at.open().await, Err(StoreError::Locked { .. })));
+    let wrong = BuildsAt::File(folder.0.path().join("lab.db")).open().await;
+    assert!(matches!(wrong, Err(StoreError::Locked { .. })), "its lock is the leases'");
+    drop((leases, opened));
+    let leases = Sqlite::open(folder.path()).await;
+    assert!(leases.unwrap_err().to_string().contains("another program's"), "books are not mistaken for others");
+}
+
+#[tokio::test]
+async fn a_write_that_was_dropped_on_the_way_leaves_nothing_and_no_lock() {
+    let folder = Folder::new();
+    let store = SqliteBuilds::open(&folder.path()).await.unwrap();
+    let first = [changed(&build(1, Phase::Queued))];
+    {
+        let mut committing = pin!(store.commit(&first));
+        let polled = committing.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(polled, Poll::Pending));
+    }
+    let mut half = store.begin("write half").await.unwrap();
+    half.execute(sqlx::query("UPDATE builds_last SET build = 9")).await.unwrap();
+    drop(half);
+    store.commit(&[changed(&build(2, Phase::Queued))]).await.unwrap();
+    let loaded = store.take_over(0).await.unwrap();
+    assert_eq!(loaded.last_build, BuildId(2));
+    assert!(loaded.open.contains(&build(2, Phase::Queued)));
+}
+
+#[tokio::test]
+async fn what_was_taken_back_is_not_there_and_nothing_was_opened_anew() {
+    let folder = Folder::new();
+    let store = SqliteBuilds::open(&folder.path()).await.unwrap();
+    let mut writing = store.begin("write").await.unwrap();
+    writing.execute(sqlx::query("UPDATE builds_last SET build = 9")).await.unwrap();
+    writing.undo().await.unwrap();
+    assert!(store.writer.lock().await.is_some());
+    assert_eq!(store.take_over(0).await.unwrap().last_build, BuildId(0));
+}
