@@ -14,3 +14,12 @@
 
 pub mod logs;
 pub mod reporter;
+
+use self::logs::Logs;
+
+/// What a broker has that runs builds.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    /// Logs.
+    pub logs: Logs,
+}
