@@ -22,17 +22,19 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 
 pub use self::names::{check_ref, full_ref};
 use self::process::{Call, Output};
 use crate::builds::happening::Sha;
+use crate::clock::boot_now;
 use crate::inventory::pipelines::Repository;
 use crate::inventory::secrets;
 use crate::protocol::builds::Checkout;
 
 /// How long one thing that is asked of git may take.
-pub const TIME_MAX: Duration = Duration::from_secs(120);
+pub const TIME_MAX: Duration = Duration::from_millis(TIME_MAX_MS);
+const TIME_MAX_MS: u64 = 120_000;
 /// Gits that run at one time, at most.
 const RUNNING_MAX: usize = 4;
 /// Paths of a change that are looked at, at most; and their bytes.
@@ -283,12 +285,12 @@ impl Git {
         let path = mirror.path.with_extension("lock");
         let file = File::options().create(true).truncate(false).write(true).open(&path);
         let file = file.map_err(|error| GitError::new(format!("{} cannot be opened: {error}", path.display())))?;
-        let deadline = Instant::now() + TIME_MAX;
+        let since = boot_now();
         while let Err(error) = file.try_lock() {
             let std::fs::TryLockError::WouldBlock = error else {
                 return Err(GitError::new(format!("{} cannot be locked: {error}", path.display())));
             };
-            if Instant::now() > deadline {
+            if boot_now().0.saturating_sub(since.0) > TIME_MAX_MS {
                 return Err(GitError::new(format!("another git uses the mirror of {} for too long", remote.url)));
             }
             sleep(LOCK_PAUSE).await;

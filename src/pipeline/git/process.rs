@@ -97,7 +97,7 @@ impl Call<'_> {
             let message = format!("git {what} of {} took longer than {} s", self.login.url, time_max.as_secs());
             return Err(GitError::new(message));
         };
-        group.is_over();
+        group.settle();
         output
     }
 
@@ -164,7 +164,7 @@ struct Group(Option<Pid>);
 
 impl Group {
     /// Its leader has ended by itself.
-    fn is_over(mut self) {
+    fn settle(mut self) {
         self.0 = None;
     }
 }
