@@ -32,14 +32,18 @@ impl GuardHandle {
     /// the command. To be called before there are threads, with the signals of `run` held back:
     /// the guard begins with them held back too.
     pub fn spawn(program: &Path) -> std::io::Result<Self> {
+        Self::spawn_with(program, &std::io::stdin(), None)
+    }
+
+    /// The same for a command that reads `stdin` and writes both its outputs to `output`, where given.
+    pub fn spawn_with(program: &Path, stdin: &impl AsFd, output: Option<&OwnedFd>) -> std::io::Result<Self> {
         let (socket, theirs) = UnixStream::pair()?;
-        let child = Command::new(program)
-            .arg0("leasehold")
-            .arg("__guard")
-            .stdin(Stdio::from(OwnedFd::from(theirs)))
-            .process_group(0)
-            .spawn()?;
-        let stdin = std::io::stdin();
+        let mut command = Command::new(program);
+        command.arg0("leasehold").arg("__guard").stdin(Stdio::from(OwnedFd::from(theirs))).process_group(0);
+        if let Some(output) = output {
+            command.stdout(output.try_clone()?).stderr(output.try_clone()?);
+        }
+        let child = command.spawn()?;
         let carried = [stdin.as_fd()];
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
         let mut control = SendAncillaryBuffer::new(&mut space);

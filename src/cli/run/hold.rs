@@ -261,7 +261,7 @@ impl Holding<'_> {
 
 /// When `run` does what the guard should have done: behind the guard's own moment, and early enough
 /// that everything is dead at the deadline, as then the broker may lease on.
-fn stand_in_at(state: &LeaseState) -> BootTime {
+pub(in crate::cli) fn stand_in_at(state: &LeaseState) -> BootTime {
     let kill_at = deadline_of(state).kill_at();
     kill_at.plus(state.deadline.since(kill_at) / 4)
 }
@@ -282,7 +282,11 @@ fn finished(status: tree::Ended, course: &mut Course) -> Finish {
     Finish { ended: Ending::CommandEnded, code, command: Some(status), message: None }
 }
 
-async fn forward_deadlines(mut state: watch::Receiver<LeaseState>, orders: tokio::sync::mpsc::Sender<Order>) {
+/// Hands each new deadline to the guard, until the lease is over.
+pub(in crate::cli) async fn forward_deadlines(
+    mut state: watch::Receiver<LeaseState>,
+    orders: tokio::sync::mpsc::Sender<Order>,
+) {
     while state.changed().await.is_ok() {
         let (deadline, standing) = {
             let state = state.borrow_and_update();

@@ -218,6 +218,8 @@ impl Run<'_> {
             command: self.command.command.clone(),
             environment: environment.set,
             removed: environment.removed,
+            bare: false,
+            folder: None,
             group: nix::unistd::getpgrp().as_raw(),
             blocked: blocked.to_vec(),
             on_lost: self.command.on_lost.clone(),

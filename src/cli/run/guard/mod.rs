@@ -42,7 +42,7 @@ const KILL_AGAIN_MS: u64 = 20;
 /// After each attempt to close the session that found no broker.
 const CLOSE_PAUSES_MS: &[u64] = &[100, 200, 400, 800, 1_600, 1_600, 1_600, 0];
 
-/// The guard of a `run`; started by `run` only.
+/// The guard of a `run`, or of a build; started by those only.
 #[derive(Debug, Args)]
 pub struct GuardCommand {}
 
@@ -227,7 +227,7 @@ impl Guard {
     fn obey(&mut self, order: Order) {
         match order {
             Order::Session(session) => self.session = Some(session),
-            Order::Start(start) if self.stage == Stage::Idle && self.start.is_none() => self.begin(*start),
+            Order::Start(start) if self.may_begin() => self.begin(*start),
             Order::Start(_) => {}
             Order::Deadline(deadline) => self.deadline = Some(deadline),
             Order::Signal(number) => self.pass_on(number),
@@ -248,8 +248,16 @@ impl Guard {
         }
     }
 
+    /// Whether nothing of a command is left, and no lease was lost under one.
+    fn may_begin(&self) -> bool {
+        matches!(self.stage, Stage::Idle | Stage::Over { told: true })
+            && self.hook == Hook::NotNeeded
+            && self.parent == Parent::Alive
+    }
+
     fn begin(&mut self, start: Start) {
         self.deadline = start.deadline;
+        (self.main, self.status, self.by_deadline, self.said_empty) = (None, None, false, false);
         let Some((program, arguments)) = start.command.split_first() else {
             return self.not_started(exit_code::NOT_FOUND, "there is no command".to_owned());
         };
@@ -348,6 +356,9 @@ impl Guard {
         }
         if let Stage::Stopping { kill_at } = self.stage {
             let due = self.deadline.map_or(kill_at, |deadline| deadline.kill_at().min(kill_at));
+            if self.deadline.is_some_and(|deadline| now >= deadline.kill_at()) {
+                self.lose();
+            }
             if now >= due {
                 self.stage = Stage::Killing;
             }
@@ -392,6 +403,12 @@ impl Guard {
 
 /// Gives a command the environment that goes with the lease.
 fn surround(command: &mut Command, start: &Start) {
+    if start.bare {
+        command.env_clear();
+    }
+    if let Some(folder) = &start.folder {
+        command.current_dir(folder);
+    }
     for name in &start.removed {
         command.env_remove(name);
     }

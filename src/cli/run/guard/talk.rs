@@ -18,7 +18,7 @@ use crate::clock::BootTime;
 pub enum Order {
     /// The session is open: what to close should `run` be killed.
     Session(SessionKey),
-    /// Start the command. Once.
+    /// Start the command; another one when nothing of the one before is left.
     Start(Box<Start>),
     /// The promise was renewed, or runs out sooner.
     Deadline(Deadline),
@@ -55,7 +55,14 @@ pub struct Start {
     pub environment: BTreeMap<String, String>,
     /// Variables of those it must not see.
     pub removed: Vec<String>,
-    /// The process group that `run` was started in: the terminal's, where there is one.
+    /// Whether it sees none of the guard's own.
+    #[serde(default)]
+    pub bare: bool,
+    /// The folder it is started in; absent is the guard's.
+    #[serde(default)]
+    pub folder: Option<PathBuf>,
+    /// The process group that `run` was started in: the terminal's, where there is one. 0 makes it one of
+    /// its own.
     pub group: i32,
     /// Signals that were blocked when `run` was started, and are for the command again.
     pub blocked: Vec<i32>,
