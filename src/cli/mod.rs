@@ -19,6 +19,7 @@ pub mod tags;
 pub mod terminal;
 pub mod waiting;
 
+mod agent;
 mod bench;
 mod broker;
 mod events;
@@ -72,6 +73,7 @@ pub enum Command {
     /// 125 for everything else of its own.
     Run(run::RunCommand),
     Acquire(acquire::AcquireCommand),
+    Agent(agent::AgentCommand),
     Release(held::ReleaseCommand),
     Extend(held::ExtendCommand),
     Renew(held::RenewCommand),
@@ -96,6 +98,18 @@ pub enum Command {
     /// Hold the lease of an `acquire --detach`
     #[command(name = "__keeper", hide = true)]
     Keeper(acquire::keeper::KeeperCommand),
+    /// See a build of an `agent` through
+    #[command(name = "__build", hide = true)]
+    Build(agent::build::BuildCommand),
+    /// Check the commit of a build out
+    #[command(name = "__checkout", hide = true)]
+    Checkout(agent::build::checkout::CheckoutCommand),
+    /// Run the container of a build
+    #[command(name = "__container", hide = true)]
+    Container(agent::container::ContainerCommand),
+    /// End the containers of a build
+    #[command(name = "__container-kill", hide = true)]
+    KillContainer(agent::container::KillContainerCommand),
 }
 
 /// Reads the process's command line, does it, and answers with what the process exits with.
@@ -119,6 +133,7 @@ impl Command {
             Self::Bench(command) => command.execute(globals),
             Self::Run(command) => command.execute(globals),
             Self::Acquire(command) => command.execute(globals),
+            Self::Agent(command) => command.execute(globals),
             Self::Release(command) => command.execute(globals),
             Self::Extend(command) => command.execute(globals),
             Self::Renew(command) => command.execute(globals),
@@ -136,6 +151,10 @@ impl Command {
             Self::Store(command) => command.execute(),
             Self::Why(command) => command.execute(globals),
             Self::Guard(command) => command.execute(),
+            Self::Build(command) => command.execute(),
+            Self::Checkout(command) => command.execute(),
+            Self::Container(command) => command.execute(),
+            Self::KillContainer(command) => command.execute(),
         }
     }
 }

@@ -20,9 +20,9 @@ const KEY_BYTES_MIN: usize = 32;
 
 /// The key, for as long as this lives.
 #[derive(Debug)]
-pub(super) struct Key {
+pub(in crate::cli) struct Key {
     /// What the broker is told.
-    pub(super) secret: String,
+    pub(in crate::cli) secret: String,
     _locked: File,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct Key {
 ///
 /// # Errors
 /// When another process has it, or the file cannot be read or written.
-pub(super) fn take(folder: &Path, name: &ProviderName) -> Result<Key, Failure> {
+pub(in crate::cli) fn take(folder: &Path, name: &ProviderName) -> Result<Key, Failure> {
     let path = folder.join(format!("provider-{name}.key"));
     let failed = |error: std::io::Error| {
         Failure::refused(format!("{}, where the provider's key is kept, cannot be used: {error}", path.display()))

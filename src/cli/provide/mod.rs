@@ -5,7 +5,7 @@
 //! another and its resources return. What a file says is for the core to judge; here it is read,
 //! watched, and said what came of it.
 
-mod key;
+pub(in crate::cli) mod key;
 
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -34,9 +34,9 @@ use crate::protocol::info::ApplyInfo;
 use crate::units::parse_duration_ms;
 
 /// How often what was refused is tried again: who holds a resource may have given it back.
-const RETRY: Duration = Duration::from_secs(5);
+pub(in crate::cli) const RETRY: Duration = Duration::from_secs(5);
 /// How long a broker is waited for once there was one: a year.
-const FOR_EVER_MS: u64 = 366 * 86_400_000;
+pub(in crate::cli) const FOR_EVER_MS: u64 = 366 * 86_400_000;
 
 /// Bring the resources of a file along, for as long as this runs
 ///
@@ -288,7 +288,8 @@ fn provided(declared: Declared) -> Result<Vec<ProvidedResource>, String> {
     declared.resources.into_iter().map(one).collect()
 }
 
-fn failure(error: &ClientError) -> Failure {
+/// What an error of a session's is for a command.
+pub(in crate::cli) fn failure(error: &ClientError) -> Failure {
     if error.is_no_broker() { Failure::no_broker(error.to_string()) } else { Failure::refused(error.to_string()) }
 }
 

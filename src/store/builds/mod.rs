@@ -22,7 +22,6 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use self::logs::LogTables;
 pub use self::postgres::Led;
 use self::postgres::PostgresBuilds;
 use self::sqlite::SqliteBuilds;
@@ -49,8 +48,6 @@ pub enum BuildsAt {
 pub struct Opened {
     /// Builds, deliveries and statuses.
     pub builds: Arc<dyn BuildStore>,
-    /// Logs.
-    pub logs: Arc<dyn LogTables>,
 }
 
 impl BuildsAt {
@@ -64,11 +61,11 @@ impl BuildsAt {
         match self {
             Self::File(path) => {
                 let store = Arc::new(SqliteBuilds::open(&path).await?);
-                Ok(Opened { builds: store.clone(), logs: store })
+                Ok(Opened { builds: store })
             }
             Self::Database(led) => {
                 let store = Arc::new(PostgresBuilds::new(*led));
-                Ok(Opened { builds: store.clone(), logs: store })
+                Ok(Opened { builds: store })
             }
         }
     }

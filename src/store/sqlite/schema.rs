@@ -35,10 +35,7 @@ pub const LEASES: Family = Family {
 pub const BUILDS: Family = Family {
     store: 0x6C68_6264,
     backup: 0x6C68_6262,
-    migrations: &[
-        include_str!("../../../schema/sqlite_builds/0001_first.sql"),
-        include_str!("../../../schema/sqlite_builds/0002_logs.sql"),
-    ],
+    migrations: &[include_str!("../../../schema/sqlite_builds/0001_first.sql")],
 };
 
 /// What a file is for.

@@ -1,0 +1,521 @@
+//! Builds in containers, through the Docker API of Docker or Podman.
+//!
+//! A helper process under the build's guard makes the container, follows its log and ends with it, so that
+//! to its build it is a command like any other: TERM stops the container, then kills it. What the guard
+//! cannot reach by a signal is reached by a label: whoever comes last removes all containers of the build,
+//! be that this helper, the build, the guard's hook when the lease is lost or the build was killed, the agent
+//! when a build's process has died, or the agent's next start. Only where all of these die at once, machine
+//! and engine apart, does a container run on until the agent is started again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bollard::container::LogOutput;
+use bollard::errors::Error;
+use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::query_parameters::{
+    CreateContainerOptions, CreateImageOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
+    RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+};
+use bollard::{API_DEFAULT_VERSION, Docker};
+use clap::Args;
+use futures_util::StreamExt;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWriteExt;
+use tokio::signal::unix::{SignalKind, signal};
+
+mod frames;
+
+use self::frames::{Frames, Stream};
+use super::folders::BuildFolder;
+use super::handover::{ContainerPolicy, Handover};
+use crate::cli::{Failure, exit_code};
+
+/// Where the commit is in a container.
+const WORKSPACE: &str = "/workspace";
+/// Where the lease's secrets are in a container.
+const SECRETS: &str = "/run/leasehold";
+/// The file with them.
+pub const SECRETS_FILE: &str = "/run/leasehold/secrets.json";
+/// Labels by which containers are found again.
+const LABEL_AGENT: &str = "leasehold.agent";
+const LABEL_BUILD: &str = "leasehold.build";
+const LABEL_LEASE: &str = "leasehold.lease";
+/// Runs the steps, two arguments each: the heading, and what is for the shell.
+const DRIVER: &str = r#"while [ $# -gt 0 ]; do printf '%s\n' "$1"; sh -e -c "$2"; shift 2; done"#;
+/// How long an engine may take to answer, seconds. Pulling an image says something all the while.
+const ANSWER_S: u64 = 120;
+/// How much sooner than the build's grace the container's own is over.
+const GRACE_LEAD_MS: u64 = 1_000;
+/// How often removing is tried: an engine may be busy with the very container.
+const REMOVE_TRIES: u32 = 5;
+
+/// A container to run; written by the build for its helper.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Task {
+    killing: Killing,
+    image: String,
+    /// Headings and commands by turns.
+    steps: Vec<String>,
+    environment: BTreeMap<String, String>,
+    binds: Vec<String>,
+    network: Option<String>,
+    memory_bytes: Option<u64>,
+    cpu_milli: Option<u64>,
+    pids: Option<u32>,
+    labels: BTreeMap<String, String>,
+    grace_ms: u64,
+    /// Where the helper says what came of it.
+    result: PathBuf,
+}
+
+/// How to find the containers of one build, or of all of an agent's, and end them.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Killing {
+    socket: Option<String>,
+    /// `name=value`.
+    label: String,
+}
+
+/// What came of a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Came {
+    /// Its steps ended, with this code.
+    Exited {
+        /// 0 to 255.
+        code: i32,
+        /// Whether it met its bound of memory.
+        out_of_memory: bool,
+    },
+    /// The engine has no such image, or does not take what is asked for.
+    Refused(String),
+    /// The engine failed, or is not there.
+    Failed(String),
+}
+
+/// Runs a build's container; started by a build only.
+#[derive(Debug, Args)]
+pub struct ContainerCommand {
+    /// The file with what to do; it is removed
+    task: PathBuf,
+}
+
+/// Ends the containers of a build; started by a guard only.
+#[derive(Debug, Args)]
+pub struct KillContainerCommand {
+    /// The file that says which
+    task: PathBuf,
+}
+
+impl Task {
+    /// The container of a build.
+    ///
+    /// # Errors
+    /// In words, where the pipeline asks for what this agent does not allow.
+    pub fn new(
+        handover: &Handover,
+        lease: u64,
+        folder: &BuildFolder,
+        environment: BTreeMap<String, String>,
+        secrets: Option<PathBuf>,
+    ) -> Result<Self, String> {
+        let (job, policy) = (&handover.job, &handover.containers);
+        let container = job.container.clone().unwrap_or_default();
+        let mut binds = vec![format!("{}:{WORKSPACE}", folder.workspace().display())];
+        binds.extend(secrets.map(|secrets| format!("{}:{SECRETS}:ro", secrets.display())));
+        for mount in &container.mounts {
+            binds.push(allowed(mount, policy)?);
+        }
+        let steps = job.steps.iter().flat_map(|step| [super::build::heading(&step.name), step.run.clone()]);
+        let labels = [
+            (LABEL_AGENT, handover.agent.clone()),
+            (LABEL_BUILD, label_of(&handover.agent, job.build, job.attempt)),
+            (LABEL_LEASE, lease.to_string()),
+        ];
+        Ok(Self {
+            killing: Killing::of_build(policy, &handover.agent, job.build, job.attempt),
+            image: tagged(&container.image),
+            steps: steps.collect(),
+            environment,
+            binds,
+            network: container.network,
+            memory_bytes: container.memory_bytes,
+            cpu_milli: container.cpu_milli,
+            pids: container.pids,
+            labels: labels.map(|(name, value)| (name.to_owned(), value)).into(),
+            grace_ms: job.grace_ms,
+            result: folder.private().join("container-result.json"),
+        })
+    }
+
+    /// How to end it.
+    #[must_use]
+    pub const fn killing(&self) -> &Killing {
+        &self.killing
+    }
+
+    /// What its helper said came of it; `None` where it said nothing.
+    #[must_use]
+    pub fn came(&self) -> Option<Came> {
+        serde_json::from_slice(&std::fs::read(&self.result).ok()?).ok()
+    }
+}
+
+/// One build's label: another agent on the same engine may have builds of the same number.
+fn label_of(agent: &str, build: u64, attempt: u32) -> String {
+    format!("{agent}/{build}-{attempt}")
+}
+
+/// A mount, where this agent allows it.
+fn allowed(mount: &str, policy: &ContainerPolicy) -> Result<String, String> {
+    let parts: Vec<&str> = mount.split(':').collect();
+    let (host, inside, mode) = match parts[..] {
+        [host, inside] => (host, inside, ""),
+        [host, inside, mode @ ("ro" | "rw")] => (host, inside, mode),
+        _ => return Err(format!("the mount {mount:?} is none: expected HOST:CONTAINER or HOST:CONTAINER:ro")),
+    };
+    if !host.starts_with('/') || !inside.starts_with('/') {
+        return Err(format!("the mount {mount:?} needs whole paths, which begin with /"));
+    }
+    if Path::new(inside).starts_with(WORKSPACE) || Path::new(inside).starts_with(SECRETS) {
+        return Err(format!("the mount {mount:?} would hide what the build has in {inside}"));
+    }
+    // With links followed on both sides: what is allowed is a place, not a name.
+    let real = Path::new(host).canonicalize().map_err(|error| format!("the mount {mount:?}: {host}: {error}"))?;
+    let mut places = policy.mount_allow.iter().filter_map(|folder| folder.canonicalize().ok());
+    if !places.any(|folder| real.starts_with(folder)) {
+        return Err(format!("this agent does not allow to mount {host}: it is started without --mount-allow for it"));
+    }
+    let mode = if mode.is_empty() { String::new() } else { format!(":{mode}") };
+    Ok(format!("{}:{inside}{mode}", real.display()))
+}
+
+/// An image's name with a tag: without one an engine would fetch all there are.
+fn tagged(image: &str) -> String {
+    let last = image.rsplit('/').next().unwrap_or_default();
+    if last.contains(':') || last.contains('@') { image.to_owned() } else { format!("{image}:latest") }
+}
+
+impl Killing {
+    /// The containers of a build.
+    #[must_use]
+    pub fn of_build(policy: &ContainerPolicy, agent: &str, build: u64, attempt: u32) -> Self {
+        let label = format!("{LABEL_BUILD}={}", label_of(agent, build, attempt));
+        Self { socket: policy.socket.clone(), label }
+    }
+
+    /// All of an agent's.
+    #[must_use]
+    pub fn of_agent(policy: &ContainerPolicy, agent: &str) -> Self {
+        Self { socket: policy.socket.clone(), label: format!("{LABEL_AGENT}={agent}") }
+    }
+
+    /// Kills and removes them; answers how many there were.
+    ///
+    /// # Errors
+    /// With what the engine says where one of them is left.
+    pub async fn kill(&self) -> Result<usize, String> {
+        let docker = connect(self.socket.as_deref()).await?;
+        let mut last = String::new();
+        let mut gone = 0;
+        for _ in 0..REMOVE_TRIES {
+            let filters = HashMap::from([("label", vec![self.label.as_str()])]);
+            let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
+            let found = docker.list_containers(Some(options)).await.map_err(|error| error.to_string())?;
+            if found.is_empty() {
+                return Ok(gone);
+            }
+            for id in found.into_iter().filter_map(|container| container.id) {
+                let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+                match docker.remove_container(&id, Some(options)).await {
+                    Ok(()) => gone += 1,
+                    Err(error) => last = error.to_string(),
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Err(last)
+    }
+}
+
+/// A line for the guard's shell that ends them: the guard is its parent, and is this binary.
+#[must_use]
+pub fn kill_line(told: &Path) -> String {
+    let quoted = told.to_string_lossy().replace('\'', r"'\''");
+    let binary = if cfg!(target_os = "linux") {
+        r#""/proc/$PPID/exe""#.to_owned()
+    } else {
+        let own = std::env::current_exe().unwrap_or_else(|_| "leasehold".into());
+        format!("'{}'", own.to_string_lossy().replace('\'', r"'\''"))
+    };
+    format!("exec {binary} __container-kill '{quoted}'")
+}
+
+/// Connects to the engine that was named, or to one that is found where they usually are.
+async fn connect(socket: Option<&str>) -> Result<Docker, String> {
+    let named = socket.map(str::to_owned).or_else(|| std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()));
+    let runtime = std::env::var("XDG_RUNTIME_DIR").ok();
+    let usual = ["/var/run/docker.sock".to_owned(), "/run/podman/podman.sock".to_owned()];
+    let own =
+        runtime.iter().flat_map(|folder| [format!("{folder}/podman/podman.sock"), format!("{folder}/docker.sock")]);
+    let places: Vec<String> = match named {
+        Some(named) => vec![named],
+        None => own.chain(usual).filter(|path| Path::new(path).exists()).collect(),
+    };
+    let mut why = "there is no container engine: none of the usual sockets is there, and neither DOCKER_HOST nor \
+                   --container-socket names another"
+        .to_owned();
+    for place in places {
+        let docker = match place.strip_prefix("tcp://") {
+            Some(_) => Docker::connect_with_http(&place, ANSWER_S, API_DEFAULT_VERSION),
+            None => Docker::connect_with_unix(&place, ANSWER_S, API_DEFAULT_VERSION),
+        };
+        let docker = match docker {
+            Ok(docker) => docker.negotiate_version().await,
+            Err(error) => Err(error),
+        };
+        match docker {
+            Ok(docker) => return Ok(docker),
+            Err(error) => why = format!("no container engine answers at {place}: {error}"),
+        }
+    }
+    Err(why)
+}
+
+impl ContainerCommand {
+    /// Runs it to its end; what it prints is on stdout.
+    pub fn execute(self) -> Result<u8, Failure> {
+        let own = |error: std::io::Error| {
+            Failure::own(format!("{}: {error}. It is started by a build only", self.task.display()))
+        };
+        let task: Task = super::build::read_once(&self.task).map_err(own)?;
+        let runtime = crate::cli::runtime()?;
+        let came = runtime.block_on(task.run()).unwrap_or_else(|came| came);
+        if let Came::Refused(why) | Came::Failed(why) = &came {
+            println!("{why}");
+        }
+        let written = serde_json::to_vec(&came).map_err(std::io::Error::from);
+        written.and_then(|bytes| std::fs::write(&task.result, bytes)).map_err(own)?;
+        Ok(exit_code::DONE)
+    }
+}
+
+impl KillContainerCommand {
+    /// Ends them.
+    pub fn execute(self) -> Result<u8, Failure> {
+        let read = std::fs::read(&self.task).and_then(|bytes| Ok(serde_json::from_slice::<Killing>(&bytes)?));
+        let killing = match read {
+            // The build that was to be watched has put everything away.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(exit_code::DONE),
+            read => read.map_err(|error| Failure::own(format!("{}: {error}", self.task.display())))?,
+        };
+        let runtime = crate::cli::runtime()?;
+        runtime.block_on(killing.kill()).map_err(Failure::refused)?;
+        Ok(exit_code::DONE)
+    }
+}
+
+/// What an engine's answer means for a build: some things it will never do, others it may do later.
+fn told(what: &str, error: &Error) -> Came {
+    let words = format!("{what}: {error}");
+    match error {
+        Error::DockerResponseServerError { status_code: 400 | 404 | 409, .. } => Came::Refused(words),
+        Error::DockerStreamError { error }
+            if ["not found", "unknown", "denied"].iter().any(|no| error.contains(no)) =>
+        {
+            Came::Refused(words)
+        }
+        _ => Came::Failed(words),
+    }
+}
+
+impl Task {
+    async fn run(&self) -> Result<Came, Came> {
+        let mut ended = signal(SignalKind::terminate()).map_err(|error| Came::Failed(error.to_string()))?;
+        let docker = connect(self.killing.socket.as_deref()).await.map_err(Came::Failed)?;
+        let begun = tokio::select! {
+            begun = self.begin(&docker) => begun?,
+            _ = ended.recv() => return Err(Came::Failed("it was stopped before its container ran".to_owned())),
+        };
+        let followed = {
+            let following = follow(&docker, &begun);
+            tokio::pin!(following);
+            tokio::select! {
+                followed = &mut following => followed,
+                _ = ended.recv() => {
+                    let (stopped, followed) = tokio::join!(self.stop(&docker, &begun), following);
+                    stopped.and(followed)
+                }
+            }
+        };
+        followed.map_err(|error| told("the container's log cannot be followed", &error))?;
+        let looked = docker.inspect_container(&begun, None::<bollard::query_parameters::InspectContainerOptions>).await;
+        let state =
+            looked.map_err(|error| told("the container cannot be looked at", &error))?.state.unwrap_or_default();
+        if state.running == Some(true) {
+            return Err(Came::Failed("the engine ended the log of a container that still runs".to_owned()));
+        }
+        let code = state.exit_code.and_then(|code| i32::try_from(code).ok()).unwrap_or(-1);
+        Ok(Came::Exited { code, out_of_memory: state.oom_killed == Some(true) })
+    }
+
+    /// Makes and starts the container; answers its number.
+    async fn begin(&self, docker: &Docker) -> Result<String, Came> {
+        if let Err(error) = docker.inspect_image(&self.image).await {
+            match error {
+                Error::DockerResponseServerError { status_code: 404, .. } => self.pull(docker).await?,
+                error => return Err(told(&format!("the image {} cannot be looked for", self.image), &error)),
+            }
+        }
+        let body = self.body(is_rootless(docker).await);
+        let made = docker.create_container(None::<CreateContainerOptions>, body).await;
+        let id = made.map_err(|error| told("the container cannot be made", &error))?.id;
+        let started = docker.start_container(&id, None::<bollard::query_parameters::StartContainerOptions>).await;
+        started.map_err(|error| told("the container cannot be started", &error))?;
+        Ok(id)
+    }
+
+    async fn pull(&self, docker: &Docker) -> Result<(), Came> {
+        println!("pulling {}", self.image);
+        let options = CreateImageOptionsBuilder::new().from_image(&self.image).build();
+        let mut pulling = docker.create_image(Some(options), None, None);
+        while let Some(news) = pulling.next().await {
+            news.map_err(|error| told(&format!("the image {} cannot be had", self.image), &error))?;
+        }
+        Ok(())
+    }
+
+    fn body(&self, rootless: bool) -> ContainerCreateBody {
+        let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+        let (user, group) = (nix::unistd::getuid(), nix::unistd::getgid());
+        let words = ["-e", "-c", DRIVER, "sh"].into_iter().chain(self.steps.iter().map(String::as_str));
+        ContainerCreateBody {
+            image: Some(self.image.clone()),
+            // Where the engine is this user's own, root in the container is this user, and nobody else can be.
+            user: (!rootless).then(|| format!("{user}:{group}")),
+            entrypoint: Some(vec!["sh".to_owned()]),
+            cmd: Some(words.map(str::to_owned).collect()),
+            env: Some(self.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()),
+            working_dir: Some(WORKSPACE.to_owned()),
+            labels: Some(self.labels.clone().into_iter().collect()),
+            host_config: Some(HostConfig {
+                binds: Some(self.binds.clone()),
+                network_mode: self.network.clone(),
+                memory: self.memory_bytes.map(number),
+                nano_cpus: self.cpu_milli.map(|milli| number(milli.saturating_mul(1_000_000))),
+                pids_limit: self.pids.map(i64::from),
+                security_opt: Some(vec!["no-new-privileges".to_owned()]),
+                ..HostConfig::default()
+            }),
+            ..ContainerCreateBody::default()
+        }
+    }
+
+    /// TERM, and KILL when the grace is over.
+    async fn stop(&self, docker: &Docker, id: &str) -> Result<(), Error> {
+        let grace_s = self.grace_ms.saturating_sub(GRACE_LEAD_MS) / 1_000;
+        let options = StopContainerOptionsBuilder::new().t(i32::try_from(grace_s).unwrap_or(i32::MAX)).build();
+        match docker.stop_container(id, Some(options)).await {
+            // It had ended already.
+            Err(Error::DockerResponseServerError { status_code: 304 | 404, .. }) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+async fn is_rootless(docker: &Docker) -> bool {
+    let options = docker.info().await.ok().and_then(|info| info.security_options).unwrap_or_default();
+    options.iter().any(|option| option.contains("rootless"))
+}
+
+/// Copies its log to stdout, from the beginning to its end.
+async fn follow(docker: &Docker, id: &str) -> Result<(), Error> {
+    let options = LogsOptionsBuilder::new().follow(true).stdout(true).stderr(true).build();
+    let mut log = docker.logs(id, Some(options));
+    let mut frames = Frames::default();
+    // Written on threads that may wait: a build whose log is full waits here, and must still hear TERM.
+    let stdout = std::io::stdout().as_fd().try_clone_to_owned()?;
+    let mut stdout = tokio::fs::File::from_std(std::fs::File::from(stdout));
+    loop {
+        let patience = frames.patience();
+        let frame = tokio::select! {
+            frame = log.next() => frame,
+            () = tokio::time::sleep(patience.unwrap_or_default()), if patience.is_some() => {
+                write(&mut stdout, &frames.flush()).await?;
+                continue;
+            }
+        };
+        let shown = match frame {
+            None => {
+                write(&mut stdout, &frames.flush()).await?;
+                return Ok(());
+            }
+            Some(frame) => match frame? {
+                LogOutput::StdErr { message } => frames.push(Stream::Err, &message),
+                LogOutput::StdOut { message } | LogOutput::Console { message } => frames.push(Stream::Out, &message),
+                LogOutput::StdIn { .. } => continue,
+            },
+        };
+        write(&mut stdout, &shown).await?;
+    }
+}
+
+async fn write(stdout: &mut tokio::fs::File, bytes: &[u8]) -> Result<(), Error> {
+    stdout.write_all(bytes).await?;
+    stdout.flush().await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ContainerPolicy, allowed, kill_line, tagged};
+    use std::path::Path;
+
+    #[test]
+    fn an_image_without_a_tag_is_the_latest() {
+        for (image, whole) in [
+            ("debian", "debian:latest"),
+            ("debian:bookworm", "debian:bookworm"),
+            ("registry:5000/debian", "registry:5000/debian:latest"),
+            ("debian@sha256:00", "debian@sha256:00"),
+        ] {
+            assert_eq!(tagged(image), whole);
+        }
+    }
+
+    #[test]
+    fn only_places_that_the_agent_allows_are_mounted() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        std::fs::create_dir_all(root.join("cache/cargo")).unwrap();
+        std::fs::create_dir_all(root.join("secret")).unwrap();
+        std::os::unix::fs::symlink(root.join("secret"), root.join("cache/link")).unwrap();
+        let policy = ContainerPolicy { socket: None, mount_allow: vec![root.join("cache")] };
+        let at = |path: &str| root.join(path).display().to_string();
+        let cargo = at("cache/cargo");
+        assert_eq!(allowed(&format!("{cargo}:/cargo:ro"), &policy), Ok(format!("{cargo}:/cargo:ro")));
+        assert_eq!(allowed(&format!("{cargo}:/cargo"), &policy), Ok(format!("{cargo}:/cargo")));
+        for refused in [
+            format!("{}:/x", at("secret")),
+            format!("{}:/x", at("cache/link")),
+            format!("{}:/x", at("cache/../secret")),
+            format!("{}:/x", at("cache/none")),
+            format!("{cargo}:/workspace/x"),
+            format!("{cargo}:/x:exec"),
+            format!("{cargo}:x"),
+            "volume:/x".to_owned(),
+        ] {
+            assert!(allowed(&refused, &policy).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn the_hook_s_line_is_one_whatever_the_folder_is_called() {
+        let line = kill_line(Path::new("/srv/o'neill/kill.json"));
+        assert!(line.ends_with(r"__container-kill '/srv/o'\''neill/kill.json'"), "{line}");
+    }
+}

@@ -1,0 +1,180 @@
+//! Brings a build's log to the broker: in order, each byte once, across every sort of absence.
+//!
+//! What is sent stays until it is acknowledged, and every answer says where the log ends, so neither a lost
+//! answer nor another broker makes a gap or a repetition. A line goes out at once; what is printed while
+//! that is under way, and for a moment after, goes in the next piece.
+
+use std::io;
+use std::time::Duration;
+
+use hyper::Method;
+use hyper::body::Bytes;
+use tokio::sync::watch;
+
+use super::chunk::{body, is_in_line};
+use super::spool::{Chunk, SpoolReader};
+use crate::client::ClientError;
+use crate::client::http::{Answer, Http};
+use crate::clock::{BootTime, boot_now, jitter};
+use crate::protocol::LEASE_KEY_HEADER;
+use crate::protocol::builds::{LOG_CHUNK_BYTES_MAX, LogStored};
+
+/// Between the beginnings of two pieces that are not full.
+const EVERY_MS: u64 = 100;
+/// The first pause after a try that failed; each further one is twice as long.
+const PAUSE_MS: u64 = 100;
+const PAUSE_MS_MAX: u64 = 5_000;
+
+/// How sending came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// The broker has all of it.
+    Whole,
+    /// The broker takes no more of it: the log is closed, or there is no such build.
+    Closed(String),
+    /// No broker took it in time, or it could not be read back.
+    Failed(String),
+}
+
+/// Whose log it is, and under which key.
+#[derive(Clone)]
+pub struct Sender {
+    /// The brokers.
+    pub http: Http,
+    /// The build.
+    pub build: u64,
+    /// Its attempt.
+    pub attempt: u32,
+    /// The key that the build was taken under.
+    pub key: String,
+}
+
+/// What an answer means for what was sent.
+enum Heard {
+    /// It is stored up to there.
+    Stored(u64),
+    /// Never.
+    Refused(String),
+    /// Not now.
+    Again(String),
+}
+
+impl Sender {
+    /// Sends until there is nothing more, or nobody takes it. `until` says when to give up where there is
+    /// no broker; `None` is never.
+    pub async fn send(self, mut spool: SpoolReader, until: watch::Receiver<Option<BootTime>>) -> Sent {
+        let mut in_line = false;
+        loop {
+            let chunk;
+            (spool, chunk) = match self.next(spool).await {
+                Ok(next) => next,
+                Err(error) => return Sent::Failed(format!("the log cannot be read back from the disk: {error}")),
+            };
+            if chunk.bytes.is_empty() {
+                if spool.is_over() && spool.waiting() == 0 {
+                    return Sent::Whole;
+                }
+                spool.more().await;
+                continue;
+            }
+            let began = boot_now();
+            if let Err(sent) = self.bring(&chunk, in_line, &spool, &until).await {
+                spool.abandon();
+                return sent;
+            }
+            in_line = is_in_line(&chunk, chunk.bytes.len(), in_line);
+            self.pause(&spool, began).await;
+        }
+    }
+
+    /// Reads what comes next, where reading may take its time.
+    async fn next(&self, mut spool: SpoolReader) -> io::Result<(SpoolReader, Chunk)> {
+        let reading = tokio::task::spawn_blocking(move || {
+            let chunk = spool.next(LOG_CHUNK_BYTES_MAX)?;
+            Ok((spool, chunk))
+        });
+        reading.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+    }
+
+    /// Waits while more may come for the next piece.
+    async fn pause(&self, spool: &SpoolReader, began: BootTime) {
+        while !spool.is_over() && spool.waiting() < LOG_CHUNK_BYTES_MAX as u64 {
+            let left_ms = began.plus(EVERY_MS).since(boot_now());
+            if left_ms == 0 || tokio::time::timeout(Duration::from_millis(left_ms), spool.more()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Sends one piece until the broker has it.
+    async fn bring(
+        &self,
+        chunk: &Chunk,
+        in_line: bool,
+        spool: &SpoolReader,
+        until: &watch::Receiver<Option<BootTime>>,
+    ) -> Result<(), Sent> {
+        let ends = chunk.offset + chunk.bytes.len() as u64;
+        let (mut skip, mut pause_ms) = (0_usize, PAUSE_MS);
+        loop {
+            let offset = chunk.offset + skip as u64;
+            let why = match self.put(offset, body(chunk, skip, in_line)).await {
+                Heard::Stored(stored) if stored >= ends => {
+                    spool.acknowledge(ends);
+                    return Ok(());
+                }
+                Heard::Stored(stored) if stored > offset => {
+                    spool.acknowledge(stored);
+                    skip = usize::try_from(stored - chunk.offset).unwrap_or(usize::MAX);
+                    pause_ms = PAUSE_MS;
+                    continue;
+                }
+                Heard::Stored(stored) if stored < chunk.offset => {
+                    let why = format!("the broker has {stored} bytes of the log, and had {} before", chunk.offset);
+                    return Err(Sent::Failed(why));
+                }
+                Heard::Stored(stored) => {
+                    // Before what was asked for, within this piece: as after a broker was put back.
+                    skip = usize::try_from(stored - chunk.offset).unwrap_or(usize::MAX);
+                    "the broker stored nothing of it".to_owned()
+                }
+                Heard::Refused(why) => return Err(Sent::Closed(why)),
+                Heard::Again(why) => why,
+            };
+            let wait = Duration::from_millis(pause_ms / 2 + jitter(pause_ms / 2 + 1));
+            pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
+            if !may_wait(wait, until).await {
+                return Err(Sent::Failed(why));
+            }
+        }
+    }
+
+    async fn put(&self, offset: u64, body: Vec<u8>) -> Heard {
+        let path = format!("/v1/builds/{}/log?attempt={}&offset={offset}", self.build, self.attempt);
+        let body = Some(("application/octet-stream", Bytes::from(body)));
+        let headers = [(LEASE_KEY_HEADER, self.key.as_str())];
+        match self.http.send(Method::PATCH, &path, body, &headers).await {
+            Ok(answer) => heard(&answer),
+            Err(error @ ClientError::Config(_)) => Heard::Refused(error.to_string()),
+            Err(error) => Heard::Again(error.to_string()),
+        }
+    }
+}
+
+fn heard(answer: &Answer) -> Heard {
+    match answer.status {
+        200..300 | 409 => match serde_json::from_slice::<LogStored>(&answer.body) {
+            Ok(stored) => Heard::Stored(stored.bytes),
+            // A 409 of something else, or an answer cut short.
+            Err(_) => Heard::Again(answer.refusal().to_string()),
+        },
+        status @ 400..500 if status != 408 && status != 429 => Heard::Refused(answer.refusal().to_string()),
+        _ => Heard::Again(answer.refusal().to_string()),
+    }
+}
+
+/// Waits; `false` where there is no more time to.
+pub async fn may_wait(pause: Duration, until: &watch::Receiver<Option<BootTime>>) -> bool {
+    tokio::time::sleep(pause).await;
+    until.borrow().is_none_or(|until| boot_now() < until)
+}

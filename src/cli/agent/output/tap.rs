@@ -1,0 +1,197 @@
+//! The pipe that a build prints into, and what is done with each read of it.
+//!
+//! A thread of its own reads: the disk may be slow, and a full spool makes it wait. Between steps, when
+//! nothing of a step is left that could print, [`Tap::drain`] takes what is in the pipe, so that what is
+//! said next stands behind it.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use sha2::{Digest, Sha256};
+use tokio::sync::watch;
+
+use super::chunk::lines_begun;
+use super::mask::Masker;
+use super::spool::{Room, SpoolWriter};
+use crate::clock::wall_now_ms;
+use crate::protocol::builds::LogEndInfo;
+
+/// Bytes that are read at once, and that the pipe holds where the system lets it.
+const READ_BYTES: usize = 1024 * 1024;
+
+/// Takes in what a build prints.
+#[derive(Clone)]
+pub struct Tap {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    intake: Mutex<Intake>,
+    pipe: OwnedFd,
+    room: Room,
+}
+
+struct Intake {
+    masker: Masker,
+    ledger: Ledger,
+    /// What reads go into.
+    buffer: Vec<u8>,
+    /// Why nothing more is kept: the disk, or the end.
+    failed: watch::Sender<Option<String>>,
+}
+
+/// Counts what is stored.
+struct Ledger {
+    spool: SpoolWriter,
+    hash: Sha256,
+    bytes: u64,
+    lines: u64,
+    in_line: bool,
+}
+
+impl Ledger {
+    fn take(&mut self, time_ms: i64, bytes: &[u8]) -> io::Result<()> {
+        self.spool.append(time_ms, bytes)?;
+        self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
+        self.lines += lines_begun(bytes, self.in_line);
+        self.in_line = bytes.last().map_or(self.in_line, |last| *last != b'\n');
+        Ok(())
+    }
+}
+
+/// A pipe for a build: what is read from, and what the build gets.
+///
+/// # Errors
+/// When the system gives none.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    // Only the reading end: a build's programs expect a pipe that waits.
+    let flags = OFlag::from_bits_retain(nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_GETFL)?);
+    nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    #[cfg(target_os = "linux")]
+    // A smaller one works too, with more reads.
+    let _ = nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETPIPE_SZ(i32::try_from(READ_BYTES).unwrap_or(0)));
+    Ok((read, write))
+}
+
+impl Tap {
+    /// Begins to read `pipe`, which does not wait, on a thread that ends with the process.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn open(pipe: OwnedFd, masker: Masker, spool: SpoolWriter) -> io::Result<Self> {
+        let room = spool.room();
+        let ledger = Ledger { spool, hash: Sha256::new(), bytes: 0, lines: 0, in_line: false };
+        let intake = Intake { masker, ledger, buffer: vec![0; READ_BYTES], failed: watch::Sender::default() };
+        let tap = Self { shared: Arc::new(Shared { intake: Mutex::new(intake), pipe, room }) };
+        let reading = Arc::clone(&tap.shared);
+        std::thread::Builder::new().name("output".to_owned()).spawn(move || reading.read_on())?;
+        Ok(tap)
+    }
+
+    /// More secrets than were known at first: of the lease, which came later.
+    pub fn mask(&self, masker: Masker) {
+        let mut intake = self.shared.intake();
+        intake.flush();
+        intake.masker = masker;
+    }
+
+    /// Takes in what is in the pipe. Nothing that is kept back as a secret's beginning is any more.
+    pub fn drain(&self) {
+        let mut intake = self.shared.intake();
+        while intake.read(&self.shared.pipe) {}
+        intake.flush();
+    }
+
+    /// Says something of the agent's own in the log, in a line of its own.
+    pub fn say(&self, line: &str) {
+        self.drain();
+        let mut intake = self.shared.intake();
+        let feed = if intake.ledger.in_line { "\n" } else { "" };
+        intake.take(format!("{feed}{line}\n").as_bytes());
+        intake.flush();
+    }
+
+    /// Why nothing more can be kept, as soon as that is so.
+    #[must_use]
+    pub fn failure(&self) -> watch::Receiver<Option<String>> {
+        self.shared.intake().failed.subscribe()
+    }
+
+    /// The end: what the log comes to. Nothing is taken in any more.
+    #[must_use]
+    pub fn finish(&self) -> LogEndInfo {
+        self.drain();
+        let mut intake = self.shared.intake();
+        intake.ledger.spool.finish();
+        let hash = std::mem::take(&mut intake.ledger.hash).finalize();
+        let sha256 = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        intake.failed.send_replace(Some("it is finished".to_owned()));
+        LogEndInfo { bytes: intake.ledger.bytes, lines: intake.ledger.lines, sha256 }
+    }
+}
+
+impl Shared {
+    fn intake(&self) -> MutexGuard<'_, Intake> {
+        self.intake.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read_on(&self) {
+        let mut waited = [PollFd::new(self.pipe.as_fd(), PollFlags::POLLIN)];
+        loop {
+            self.room.wait();
+            match poll(&mut waited, PollTimeout::NONE) {
+                Ok(_) => {}
+                Err(nix::errno::Errno::EINTR) => continue,
+                Err(_) => return,
+            }
+            let ended = waited[0].revents().is_some_and(|seen| !seen.contains(PollFlags::POLLIN));
+            if !self.intake().read(&self.pipe) && ended {
+                return;
+            }
+        }
+    }
+}
+
+impl Intake {
+    /// One read of the pipe; `false` where there is nothing in it.
+    fn read(&mut self, pipe: &OwnedFd) -> bool {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let read = loop {
+            match nix::unistd::read(pipe, &mut buffer) {
+                Err(nix::errno::Errno::EINTR) => {}
+                other => break other.unwrap_or(0),
+            }
+        };
+        self.take(&buffer[..read]);
+        self.buffer = buffer;
+        read > 0
+    }
+
+    /// What cannot be kept is thrown away, so that a build is not held up until it is ended for that.
+    fn take(&mut self, bytes: &[u8]) {
+        let Self { masker, ledger, failed, .. } = self;
+        if bytes.is_empty() || failed.borrow().is_some() {
+            return;
+        }
+        let time_ms = wall_now_ms();
+        if let Err(error) = masker.feed(bytes, |bytes| ledger.take(time_ms, bytes)) {
+            failed.send_replace(Some(error.to_string()));
+        }
+    }
+
+    fn flush(&mut self) {
+        let Self { masker, ledger, failed, .. } = self;
+        let time_ms = wall_now_ms();
+        if failed.borrow().is_some() {
+            return;
+        }
+        if let Err(error) = masker.flush(|bytes| ledger.take(time_ms, bytes)) {
+            failed.send_replace(Some(error.to_string()));
+        }
+    }
+}

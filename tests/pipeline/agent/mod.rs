@@ -1,0 +1,24 @@
+//! `leasehold agent` against a real broker whose conductor is played by hand: what its builds do, print and
+//! leave behind, whoever is killed and whatever goes wrong on the way.
+
+mod endings;
+mod logs;
+mod stand_in;
+mod steps;
+
+/// The phone's secret.
+const PIN: &str = "pin-4711-of-the-test";
+
+/// A phone with a secret, and no ttl that a test waits for.
+const LAB: &str = r#"
+[[pool]]
+name = "phone"
+ttl = "10m"
+
+[[resource]]
+name = "pixel"
+pool = "phone"
+labels = { os = "android" }
+properties = { serial = "emulator-5554" }
+secrets = { pin = { env = "PIXEL_PIN" } }
+"#;
