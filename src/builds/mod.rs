@@ -16,5 +16,6 @@ pub mod glob;
 pub mod happening;
 pub mod hook;
 pub mod log;
+pub mod matching;
 pub mod plan;
 pub mod status;

@@ -12,5 +12,16 @@
 //! tells and acts. What it does in the world it finds again after a crash: waiting builds claim anew under
 //! their first arrival, endings are asked for again, deliveries not worked on are worked on.
 
+pub mod git;
 pub mod logs;
 pub mod reporter;
+pub mod source;
+
+use self::logs::Logs;
+
+/// What a broker has that runs builds.
+#[derive(Clone, Debug)]
+pub struct Pipeline {
+    /// Logs.
+    pub logs: Logs,
+}

@@ -371,6 +371,58 @@ pub enum Reported {
     },
 }
 
+/// A window of a log's lines (`GET /v1/builds/{id}/lines?attempt=&from=&count=`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogLines {
+    /// The build.
+    pub build: u64,
+    /// Which attempt's log it is.
+    pub attempt: u32,
+    /// Bytes of the log so far, those not kept too.
+    pub bytes: u64,
+    /// Lines so far.
+    pub lines: u64,
+    /// Whether more may come.
+    pub more: bool,
+    /// What is not kept, once the log is over its limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<LogGap>,
+    /// The lines; fewer than were asked for where they are long, none where the log has none yet.
+    pub items: Vec<LogLine>,
+}
+
+/// The part of a log that is not kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogGap {
+    /// The first byte that is not kept.
+    pub from: u64,
+    /// The first byte that is kept again.
+    pub to: u64,
+    /// The first line that is not kept whole.
+    pub first_line: u64,
+    /// Lines that are not kept whole.
+    pub lines: u64,
+}
+
+/// A line of a log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct LogLine {
+    /// From 1.
+    pub number: u64,
+    /// Where it begins, in bytes of the log.
+    pub offset: u64,
+    /// When it began, Unix milliseconds, by its agent's clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_ms: Option<u64>,
+    /// Its text without the line feed, at most 1 MiB of it; what is no UTF-8 is U+FFFD here.
+    pub text: String,
+    /// Whether it has more than that, or the rest is not kept.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cut: bool,
+    /// Whether its line feed has come: the last line of a log that goes on may still grow.
+    pub ended: bool,
+}
+
 /// How far a log is stored (answer to `PATCH /v1/builds/{id}/log`, and of its 409 where the offset is
 /// another: go on from here).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -83,7 +83,7 @@ impl LineTimes {
             let after_ms = number(&entry[plus + 1..]).ok_or_else(form)?;
             times.groups.push(Together { lines, after_ms });
             times.lines += u64::from(lines);
-            times.last_ms += after_ms.min(LOG_MOMENT_MS_MAX);
+            times.last_ms = times.last_ms.saturating_add(after_ms);
             if lines == 0 || times.lines > LOG_CHUNK_BYTES_MAX as u64 || times.last_ms > LOG_MOMENT_MS_MAX {
                 return Err("the line of times has no lines, too many, or moments beyond the year 9999".to_owned());
             }
@@ -159,11 +159,12 @@ mod tests {
         let beyond = format!("{LOG_MOMENT_MS_MAX};1+1");
         let long = format!("1;{}", "1+0,".repeat(LOG_TIMES_BYTES_MAX / 4));
         let many = "1;1048576+0,1+0";
+        let far = "0;1+9007199254740993";
         let huge = "1;1+18446744073709551615,1+18446744073709551615";
         for text in
             ["", ";", "x;", "1", "-1;", "+1;", "1;1", "1;1+", "1;+1", "1;1+1,", "1;,1+1", "1;0+1", "1;1+-1", "1; 1+1"]
                 .into_iter()
-                .chain([beyond.as_str(), long.as_str(), many, huge, "1;4294967296+0", "99999999999999999999;"])
+                .chain([beyond.as_str(), long.as_str(), many, far, huge, "1;4294967296+0", "99999999999999999999;"])
         {
             assert!(LineTimes::parse(text.as_bytes()).is_err(), "{}", &text[..text.len().min(40)]);
         }

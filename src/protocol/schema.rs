@@ -7,6 +7,7 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
+use super::builds::{LogLines, LogStored};
 use super::call::{
     ClaimRequest, Done, Empty, LeaseCancel, LeaseEndingNotice, LeaseExtend, LeaseExtended, LeaseReach, LeaseRelease,
     LeaseReleased, ProviderProvide, ProviderSuperseded, RenewNow, SessionClose, SessionOpen, SessionOpened,
@@ -89,11 +90,13 @@ struct Route {
     summary: &'static str,
     query: &'static [&'static str],
     body: Option<Make>,
+    /// A body that is no JSON is of this kind.
+    plain: Option<&'static str>,
     answers: Answers,
 }
 
 const fn route(verb: &'static str, path: &'static str, summary: &'static str, answers: Answers) -> Route {
-    Route { verb, path, summary, query: &[], body: None, answers }
+    Route { verb, path, summary, query: &[], body: None, plain: None, answers }
 }
 
 impl Route {
@@ -103,6 +106,10 @@ impl Route {
 
     const fn body(self, body: Make) -> Self {
         Self { body: Some(body), ..self }
+    }
+
+    const fn plain(self, kind: &'static str) -> Self {
+        Self { plain: Some(kind), ..self }
     }
 }
 
@@ -151,6 +158,13 @@ fn routes() -> Vec<Route> {
         route("get", "/v1/journal", "What happened", Json(of::<Page<EventInfo>>()))
             .query(&["after", "lease", "claim", "session", "resource", "cursor", "limit"]),
         route("get", "/v1/events", "The journal as it grows", Text("text/event-stream")).query(EVENTS),
+        route("patch", "/v1/builds/{id}/log", "Append to a build's log", Json(of::<LogStored>()))
+            .query(&["attempt", "offset"])
+            .plain("application/octet-stream"),
+        route("get", "/v1/builds/{id}/lines", "Lines of a build's log", Json(of::<LogLines>()))
+            .query(&["attempt", "from", "count"]),
+        route("get", "/builds/{id}/log", "A build's log as text, also while it grows", Text("text/plain"))
+            .query(&["attempt", "offset", "follow"]),
         route("get", "/healthz", "Whether the process answers", Text("text/plain")),
         route("get", "/readyz", "Whether anything can be granted", Text("text/plain")),
         route("get", "/metrics", "Counters", Text("application/openmetrics-text")),
@@ -307,6 +321,9 @@ fn openapi_route(generator: &mut SchemaGenerator, route: &Route, problem: &Schem
     let mut described = json!({ "summary": route.summary, "parameters": parameters, "responses": responses });
     if let Some(body) = route.body {
         described["requestBody"] = json!({ "content": { "application/json": { "schema": body(generator) } } });
+    }
+    if let Some(kind) = route.plain {
+        described["requestBody"] = json!({ "content": { kind: {} } });
     }
     described
 }

@@ -26,6 +26,8 @@ pub const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const HEAVY_CALLS_MAX: usize = 2;
 /// Followers of `/v1/events` at one time. One more is answered 503.
 pub const FOLLOWERS_MAX: usize = 256;
+/// Followers of logs at one time. One more is answered 503.
+pub const LOG_FOLLOWERS_MAX: usize = 256;
 /// Events a follower is sent from one reading of the journal.
 pub const EVENTS_PER_READ_MAX: usize = 500;
 /// Items on a page of a listing; more are asked for with `cursor`.

@@ -37,6 +37,13 @@ const TURNED_AWAY_MAX: usize = 64;
 /// How long to wait after the system had no connection to give (no file descriptors, most often).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// How long a connection says nothing before its peer is asked whether it is there.
+const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(60);
+/// How often it is asked then.
+const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
+/// How often without an answer, before it counts as gone.
+const KEEP_ALIVE_TIMES: u32 = 4;
+
 /// Accepts and serves until the process is closing; then nothing new is accepted, requests under
 /// way are finished, and sockets are closed with 1001. The process's `tasks` tell when all is over.
 pub async fn listen(listener: TcpListener, front: Arc<Front>) {
@@ -59,6 +66,7 @@ pub async fn listen(listener: TcpListener, front: Arc<Front>) {
         };
         // Answers are written whole, so there is nothing to wait for. Only fails on a dead socket.
         let _ = stream.set_nodelay(true);
+        keep_alive(&stream);
         if let Ok(place) = places.clone().try_acquire_owned() {
             let place = Place(Arc::new(place));
             process.tasks.spawn(connection(stream, Peer(address), place, front.clone()));
@@ -71,6 +79,17 @@ pub async fn listen(listener: TcpListener, front: Arc<Front>) {
         }
     }
     process.tasks.close();
+}
+
+/// Lets the system find out peers that went away without a word, though nothing is to be sent to them: who
+/// follows a log that says nothing for hours. Fails as the one before.
+fn keep_alive(stream: &TcpStream) {
+    use rustix::net::sockopt;
+
+    let _ = sockopt::set_socket_keepalive(stream, true);
+    let _ = sockopt::set_tcp_keepidle(stream, KEEP_ALIVE_AFTER);
+    let _ = sockopt::set_tcp_keepintvl(stream, KEEP_ALIVE_EVERY);
+    let _ = sockopt::set_tcp_keepcnt(stream, KEEP_ALIVE_TIMES);
 }
 
 async fn connection(stream: TcpStream, peer: Peer, place: Place, front: Arc<Front>) {

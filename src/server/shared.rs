@@ -7,8 +7,10 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::front::Process;
-use super::limits::FOLLOWERS_MAX;
+use super::limits::{FOLLOWERS_MAX, LOG_FOLLOWERS_MAX};
 use crate::engine::handle::Handle;
+use crate::pipeline::Pipeline;
+use crate::protocol::error::RpcError;
 
 /// The inventory file that the broker goes by.
 #[derive(Clone, Debug)]
@@ -31,6 +33,10 @@ pub struct Shared {
     pub closing: CancellationToken,
     /// Places for followers of the journal.
     pub followers: Arc<Semaphore>,
+    /// Places for followers of logs.
+    pub log_followers: Arc<Semaphore>,
+    /// What runs builds; `None` where no repository is configured.
+    pub pipeline: Option<Arc<Pipeline>>,
 }
 
 impl Shared {
@@ -38,7 +44,26 @@ impl Shared {
     #[must_use]
     pub fn new(process: Arc<Process>, handle: Handle, inventory: Inventory) -> Self {
         let closing = process.closing.child_token();
-        Self { process, handle, inventory, closing, followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)) }
+        let followers = Arc::new(Semaphore::new(FOLLOWERS_MAX));
+        let log_followers = Arc::new(Semaphore::new(LOG_FOLLOWERS_MAX));
+        Self { process, handle, inventory, closing, followers, log_followers, pipeline: None }
+    }
+
+    /// The same with builds.
+    #[must_use]
+    pub fn with_pipeline(self, pipeline: Arc<Pipeline>) -> Self {
+        Self { pipeline: Some(pipeline), ..self }
+    }
+
+    /// What runs builds.
+    ///
+    /// # Errors
+    /// `not_found`, with what to configure.
+    pub fn pipeline(&self) -> Result<&Pipeline, RpcError> {
+        self.pipeline.as_deref().ok_or_else(|| {
+            let message = "this broker runs no builds: add a [[repository]] to leasehold.toml, and start it again";
+            RpcError::new("not_found", message)
+        })
     }
 }
 

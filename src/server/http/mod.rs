@@ -6,6 +6,7 @@
 mod asking;
 mod journal;
 mod leases;
+mod logs;
 pub mod metrics;
 pub mod problem;
 mod queue;
@@ -64,6 +65,7 @@ pub fn router<R: Reader>(app: App<R>) -> Router {
         .route("/v1/why/{kind}/{id}", get(queue::why::<R>))
         .route("/v1/journal", get(journal::journal::<R>))
         .route("/v1/events", get(journal::events::<R>))
+        .merge(logs::routes())
         .fallback(problem::unknown_route)
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

@@ -4,6 +4,10 @@
 //! one append each. A write names what the log is after it, and is made only if the log is as it was when
 //! the writer looked: its revision. So a writer that missed something, or another broker's, changes nothing.
 
+pub(super) mod common;
+#[cfg(test)]
+pub(super) mod contract;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};

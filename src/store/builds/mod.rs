@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use self::logs::LogTables;
 pub use self::postgres::Led;
 use self::postgres::PostgresBuilds;
 use self::sqlite::SqliteBuilds;
@@ -48,6 +49,8 @@ pub enum BuildsAt {
 pub struct Opened {
     /// Builds, deliveries and statuses.
     pub builds: Arc<dyn BuildStore>,
+    /// Logs.
+    pub logs: Arc<dyn LogTables>,
 }
 
 impl BuildsAt {
@@ -61,11 +64,11 @@ impl BuildsAt {
         match self {
             Self::File(path) => {
                 let store = Arc::new(SqliteBuilds::open(&path).await?);
-                Ok(Opened { builds: store })
+                Ok(Opened { builds: store.clone(), logs: store })
             }
             Self::Database(led) => {
                 let store = Arc::new(PostgresBuilds::new(*led));
-                Ok(Opened { builds: store })
+                Ok(Opened { builds: store.clone(), logs: store })
             }
         }
     }

@@ -35,7 +35,10 @@ pub const LEASES: Family = Family {
 pub const BUILDS: Family = Family {
     store: 0x6C68_6264,
     backup: 0x6C68_6262,
-    migrations: &[include_str!("../../../schema/sqlite_builds/0001_first.sql")],
+    migrations: &[
+        include_str!("../../../schema/sqlite_builds/0001_first.sql"),
+        include_str!("../../../schema/sqlite_builds/0002_logs.sql"),
+    ],
 };
 
 /// What a file is for.

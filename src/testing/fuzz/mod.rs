@@ -14,7 +14,7 @@ mod texts;
 pub use commands::commands;
 pub use mutate::Mutator;
 pub use said::{broker_says, sse};
-pub use texts::{cel, config, frames, inventory, journal, need, pipelines};
+pub use texts::{cel, config, frames, inventory, journal, log_times, need, pipelines};
 
 /// One of the targets.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "frames", body: frames, tries: 5_000 },
     Target { name: "inventory", body: inventory, tries: 1_000 },
     Target { name: "journal", body: journal, tries: 1_000 },
+    Target { name: "log_times", body: log_times, tries: 5_000 },
     Target { name: "need", body: need, tries: 5_000 },
     Target { name: "pipelines", body: pipelines, tries: 2_000 },
     Target { name: "sse", body: sse, tries: 2_000 },

@@ -25,6 +25,8 @@ use crate::core::tables::Tables;
 use crate::core::types::{Key, LabTime, ResourceId, ResourceName, Value};
 use crate::inventory::pipelines::{Repository, pipeline_file};
 use crate::inventory::{InventoryError, config as config_file, file};
+use crate::protocol::builds::LOG_CHUNK_BYTES_MAX;
+use crate::protocol::log_times::{LOG_MOMENT_MS_MAX, LOG_TIMES_BYTES_MAX, LineTimes};
 use crate::server::websocket::message::{self, Read};
 
 /// What a message for people may have beside what it quotes of the input, bytes.
@@ -250,6 +252,19 @@ pub fn journal(input: &[u8]) -> bool {
         }
     }
     were_read
+}
+
+/// When lines of a log began, as an agent says: what is read is bounded, and prints as the same, no longer.
+pub fn log_times(input: &[u8]) -> bool {
+    let Ok(times) = LineTimes::parse(input) else { return false };
+    let printed = times.to_string();
+    assert!(printed.len() <= input.len() && input.len() <= LOG_TIMES_BYTES_MAX, "{} bytes", printed.len());
+    assert_eq!(LineTimes::parse(printed.as_bytes()).as_ref(), Ok(&times), "it is printed as {printed:?}");
+    let lines: u64 = times.groups().iter().map(|together| u64::from(together.lines)).sum();
+    let last_ms = times.groups().iter().fold(times.from_ms(), |at_ms, together| at_ms + together.after_ms);
+    assert!(lines == times.lines() && lines <= LOG_CHUNK_BYTES_MAX as u64, "{lines} lines");
+    assert!(last_ms <= LOG_MOMENT_MS_MAX, "{last_ms} ms");
+    true
 }
 
 fn same_again<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {

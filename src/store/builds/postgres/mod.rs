@@ -11,6 +11,8 @@
 //! writes before it are there or never will be: an older leader's, and also this process's own whose answer
 //! was lost. The lab's row is only ever read here: nobody who writes a lease waits for a build.
 
+mod logs;
+
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 

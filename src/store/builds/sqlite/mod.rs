@@ -10,6 +10,8 @@
 //! there is unknown to every connection of this process: all are closed, and opened again before anything
 //! else is written.
 
+mod logs;
+
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
