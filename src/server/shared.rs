@@ -10,6 +10,7 @@ use super::front::Process;
 use super::limits::{FOLLOWERS_MAX, LOG_FOLLOWERS_MAX};
 use crate::engine::handle::Handle;
 use crate::pipeline::Pipeline;
+use crate::pipeline::logs::Logs;
 use crate::protocol::error::RpcError;
 
 /// The inventory file that the broker goes by.
@@ -37,6 +38,8 @@ pub struct Shared {
     pub log_followers: Arc<Semaphore>,
     /// What runs builds; `None` where no repository is configured.
     pub pipeline: Option<Arc<Pipeline>>,
+    /// Logs of builds; there with the pipeline, and by themselves in tests.
+    logs: Option<Logs>,
 }
 
 impl Shared {
@@ -46,13 +49,20 @@ impl Shared {
         let closing = process.closing.child_token();
         let followers = Arc::new(Semaphore::new(FOLLOWERS_MAX));
         let log_followers = Arc::new(Semaphore::new(LOG_FOLLOWERS_MAX));
-        Self { process, handle, inventory, closing, followers, log_followers, pipeline: None }
+        Self { process, handle, inventory, closing, followers, log_followers, pipeline: None, logs: None }
     }
 
     /// The same with builds.
     #[must_use]
     pub fn with_pipeline(self, pipeline: Arc<Pipeline>) -> Self {
-        Self { pipeline: Some(pipeline), ..self }
+        Self { logs: Some(pipeline.logs.clone()), pipeline: Some(pipeline), ..self }
+    }
+
+    /// The same with logs alone.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn with_logs(self, logs: Logs) -> Self {
+        Self { logs: Some(logs), ..self }
     }
 
     /// What runs builds.
@@ -60,11 +70,21 @@ impl Shared {
     /// # Errors
     /// `not_found`, with what to configure.
     pub fn pipeline(&self) -> Result<&Pipeline, RpcError> {
-        self.pipeline.as_deref().ok_or_else(|| {
-            let message = "this broker runs no builds: add a [[repository]] to leasehold.toml, and start it again";
-            RpcError::new("not_found", message)
-        })
+        self.pipeline.as_deref().ok_or_else(no_builds)
     }
+
+    /// Logs of builds.
+    ///
+    /// # Errors
+    /// As for [`Shared::pipeline`].
+    pub fn logs(&self) -> Result<&Logs, RpcError> {
+        self.logs.as_ref().ok_or_else(no_builds)
+    }
+}
+
+fn no_builds() -> RpcError {
+    let message = "this broker runs no builds: add a [[repository]] to leasehold.toml, and start it again";
+    RpcError::new("not_found", message)
 }
 
 /// What a route is given: what is shared, and the store's reader.

@@ -66,7 +66,7 @@ impl Logs {
     }
 
     /// Settles logs that have ended, and ends those that nobody is left to end.
-    async fn look_after(&self) {
+    pub(super) async fn look_after(&self) {
         let mut after = LogId { build: BuildId(0), attempt: 0 };
         loop {
             let found = match self.inner.tables.unsettled_logs(after, LOGS_AT_ONCE).await {

@@ -51,10 +51,6 @@ use writer::{Place, Writer};
 /// Appends that are being received or worked on at one time, all logs together; more wait. Each has at most
 /// its bytes three times over.
 const APPENDS_MAX: usize = 12;
-/// What a log keeps unless the configuration says otherwise, bytes.
-pub const LOG_BYTES_DEFAULT: u64 = 100_000_000;
-/// The least that a log's limit can be, bytes.
-pub const LOG_BYTES_MIN: u64 = 1_000_000;
 
 /// How much of a log is kept, and in which parts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

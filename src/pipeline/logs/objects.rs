@@ -70,7 +70,7 @@ impl Objects {
         Self::bucket(url, place, AmazonS3Builder::from_env())
     }
 
-    fn bucket(url: &str, place: &str, builder: AmazonS3Builder) -> Result<Self, String> {
+    pub(super) fn bucket(url: &str, place: &str, builder: AmazonS3Builder) -> Result<Self, String> {
         let (bucket, prefix) = place.split_once('/').unwrap_or((place, ""));
         if bucket.is_empty() {
             return Err(format!("{url:?} names no bucket: expected s3://BUCKET/PREFIX"));

@@ -1,14 +1,20 @@
 //! What was acknowledged is read again, byte for byte, whatever failed on the way.
 
+mod bucket;
 mod world;
 
 use bytes::Bytes;
 use proptest::prelude::*;
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
 
+use super::keeper::Retention;
 use super::{AppendError, FinishError, Line, LogId, LogLimits, Logs, Part, hexadecimal};
-use crate::builds::build::{BuildId, LogEnd};
+use crate::builds::build::{Build, BuildId, LogEnd, Phase};
+use crate::clock::wall_now_ms;
 use crate::protocol::log_times::LineTimes;
+use crate::store::builds::logs::LogTables as _;
 use world::{Fault, World};
 
 const ID: LogId = LogId { build: BuildId(7), attempt: 1 };
@@ -404,4 +410,94 @@ async fn deleted_logs_leave_nothing() {
     assert_eq!(logs.of_build(ID.build).await.unwrap(), []);
     follower.news().await;
     assert!(!follower.status().more());
+}
+
+/// A build that ended so long ago.
+fn build(id: u64, phase: Phase, ended_ms_ago: i64) -> Build {
+    let ended_ms = phase.is_final().then(|| wall_now_ms() - ended_ms_ago);
+    serde_json::from_value(json!({
+        "id": id, "repository": "acme/app", "by": "ann", "phase": phase, "attempt": 1, "reported": false,
+        "subject": { "line": { "branch": "main" }, "sha": "a".repeat(40), "git_ref": "refs/heads/main", "fork": false },
+        "cause": { "cause": "asked" },
+        "plan": {
+            "name": "ci", "needs": [], "agent": "", "steps": [], "container": null, "env": {}, "secrets": [],
+            "timeout_ms": 1, "wait_ms": null, "grace_ms": 1, "priority": 0, "concurrency": "queue", "retries": 0,
+        },
+        "times": { "created_ms": 1, "queued_ms": null, "prepared_ms": null, "begun_ms": null, "ended_ms": ended_ms },
+    }))
+    .unwrap()
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_ends_is_closed_a_while_after_its_build() {
+    let world = World::default();
+    let logs = world.start(ROOMY);
+    let source = numbered(20);
+    append_all(&logs, &source, 50).await;
+    for (phase, ended_ms_ago, closed) in
+        [(Phase::Running, 0, false), (Phase::Lost, 9 * 60_000, false), (Phase::Lost, 11 * 60_000, true)]
+    {
+        world.state().builds.insert(ID.build, build(7, phase, ended_ms_ago));
+        logs.look_after().await;
+        assert_eq!(logs.status(ID).await.unwrap().end.is_some(), closed, "{phase}, {ended_ms_ago} ms ago");
+    }
+    assert_eq!(logs.status(ID).await.unwrap().end, Some(end_of(&source)));
+    assert_eq!(world.objects().await, world.named(), "and all of it is sealed");
+    check(&logs, &source, ROOMY).await;
+}
+
+#[tokio::test]
+async fn a_log_is_settled_as_soon_as_it_has_ended_and_else_at_the_next_start() {
+    let world = World::default();
+    let source = numbered(20);
+    let settled = async || loop {
+        let left = world.unsettled_logs(LogId { build: BuildId(0), attempt: 0 }, 9).await.unwrap();
+        if left.is_empty() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    };
+    let logs = world.start(ROOMY);
+    append_all(&logs, &source, 50).await;
+    logs.finish(ID, &end_of(&source)).await.unwrap();
+    // Killed before anything else.
+    drop(logs);
+    let logs = world.start(ROOMY);
+    let stop = CancellationToken::new();
+    let keeping = tokio::spawn(logs.clone().keep(Retention::default(), stop.clone()));
+    settled().await;
+    assert_eq!(world.objects().await, world.named());
+    let other = LogId { attempt: 2, ..ID };
+    world.state().builds.insert(ID.build, build(7, Phase::Running, 0));
+    logs.append(other, 0, LineTimes::parse(b"5;1+0").unwrap(), Bytes::from_static(b"x\n"), None).await.unwrap();
+    logs.close(other).await.unwrap();
+    settled().await;
+    stop.cancel();
+    keeping.await.unwrap();
+}
+
+#[tokio::test]
+async fn old_builds_go_with_their_logs_but_for_the_newest() {
+    let world = World::default();
+    let logs = world.start(ROOMY);
+    let day_ms = 86_400_000;
+    for (id, days) in [(1, 40), (2, 35), (3, 33), (4, 1)] {
+        world.state().builds.insert(BuildId(id), build(id, Phase::Passed, days * day_ms));
+        let log = LogId { build: BuildId(id), attempt: 1 };
+        for offset in [0, 100] {
+            let times = LineTimes::parse(if offset == 0 { b"5;1+0" } else { b"5;" }).unwrap();
+            logs.append(log, offset, times, Bytes::from(vec![b'x'; 100]), None).await.unwrap();
+        }
+        logs.close(log).await.unwrap();
+    }
+    let retention = Retention { builds: 2, ..Retention::default() };
+    // What cannot be deleted now is the next time.
+    world.state().fault = Some(Fault::Delete);
+    assert!(logs.forget_old(retention, wall_now_ms()).await.is_err());
+    assert_eq!(world.state().builds.len(), 4, "a build stays as long as it has a log");
+    logs.forget_old(retention, wall_now_ms()).await.unwrap();
+    let left: Vec<u64> = world.state().builds.keys().map(|id| id.0).collect();
+    assert_eq!(left, [3, 4]);
+    assert_eq!(world.objects().await, world.named());
+    assert_eq!(logs.of_build(BuildId(1)).await.unwrap(), []);
 }

@@ -50,7 +50,7 @@ pub fn routes<R: Reader>() -> Router<App<R>> {
 
 /// The logs, where builds are configured.
 fn logs(shared: &Shared) -> Result<&Logs, Refusal> {
-    Ok(&shared.pipeline()?.logs)
+    Ok(shared.logs()?)
 }
 
 async fn build(logs: &Logs, id: &str) -> Result<Build, Refusal> {

@@ -13,7 +13,6 @@ use crate::builds::change::Change;
 use crate::builds::log::LogId;
 use crate::core::limits::Limits as CoreLimits;
 use crate::engine::machine::Options;
-use crate::pipeline::Pipeline;
 use crate::pipeline::logs::{LogLimits, Logs, Objects};
 use crate::server::convert::secret_hash;
 use crate::server::front::{Front, Process};
@@ -91,7 +90,7 @@ impl Lab {
         let (_, error) = watch::channel(None);
         let process = Arc::new(Process::new(Limits::default(), false, "sqlite:lab.db".into(), None));
         let shared = Shared::new(process.clone(), handle, Inventory { file: None, error });
-        let shared = Arc::new(shared.with_pipeline(Arc::new(Pipeline { logs: logs.clone() })));
+        let shared = Arc::new(shared.with_logs(logs.clone()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = router(App { shared: shared.clone(), reader });
