@@ -18,7 +18,7 @@ fn daemon(fifo: &super::stand_in::Fifo) -> String {
 }
 
 /// The children of a process, whichever of its threads started them.
-fn children_of(pid: u32) -> Vec<String> {
+pub fn children_of(pid: u32) -> Vec<String> {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it lives");
     let children = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("children")).ok());
     children.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()

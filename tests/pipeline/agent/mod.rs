@@ -1,8 +1,10 @@
 //! `leasehold agent` against a real broker whose conductor is played by hand: what its builds do, print and
 //! leave behind, whoever is killed and whatever goes wrong on the way.
 
+mod containers;
 mod endings;
 mod logs;
+mod podman;
 mod stand_in;
 mod steps;
 

@@ -44,8 +44,24 @@ pub const SECRETS_FILE: &str = "/run/leasehold/secrets.json";
 const LABEL_AGENT: &str = "leasehold.agent";
 const LABEL_BUILD: &str = "leasehold.build";
 const LABEL_LEASE: &str = "leasehold.lease";
-/// Runs the steps, two arguments each: the heading, and what is for the shell.
-const DRIVER: &str = r#"while [ $# -gt 0 ]; do printf '%s\n' "$1"; sh -e -c "$2"; shift 2; done"#;
+/// Runs the steps, two arguments each: the heading, and what is for the shell. It is the container's first
+/// process, so TERM is its to pass on: to everything in the container, as a guard does.
+const DRIVER: &str = r#"
+trap 'kill -TERM -1' TERM
+while [ $# -gt 0 ]; do
+    printf '%s\n' "$1"
+    sh -e -c "$2" &
+    step=$!
+    shift 2
+    code=0
+    wait $step || code=$?
+    while kill -0 $step 2>/dev/null; do
+        code=0
+        wait $step || code=$?
+    done
+    [ $code -eq 0 ] || exit $code
+done
+"#;
 /// How long an engine may take to answer, seconds. Pulling an image says something all the while.
 const ANSWER_S: u64 = 120;
 /// How much sooner than the build's grace the container's own is over.
@@ -392,7 +408,7 @@ impl Task {
     fn body(&self, rootless: bool) -> ContainerCreateBody {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let (user, group) = (nix::unistd::getuid(), nix::unistd::getgid());
-        let words = ["-e", "-c", DRIVER, "sh"].into_iter().chain(self.steps.iter().map(String::as_str));
+        let words = ["-c", DRIVER, "sh"].into_iter().chain(self.steps.iter().map(String::as_str));
         ContainerCreateBody {
             image: Some(self.image.clone()),
             // Where the engine is this user's own, root in the container is this user, and nobody else can be.
