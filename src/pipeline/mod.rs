@@ -15,6 +15,7 @@
 pub mod git;
 pub mod logs;
 pub mod reporter;
+pub mod search;
 pub mod source;
 
 use self::logs::Logs;

@@ -14,6 +14,7 @@ mod contract;
 pub mod logs;
 pub mod postgres;
 mod rows;
+pub mod search;
 pub mod sqlite;
 mod tables;
 
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use self::logs::LogTables;
 pub use self::postgres::Led;
 use self::postgres::PostgresBuilds;
+use self::search::SearchTables;
 use self::sqlite::SqliteBuilds;
 use super::StoreError;
 use crate::builds::build::{Build, BuildId, Phase};
@@ -51,6 +53,8 @@ pub struct Opened {
     pub builds: Arc<dyn BuildStore>,
     /// Logs.
     pub logs: Arc<dyn LogTables>,
+    /// The search across them.
+    pub search: Arc<dyn SearchTables>,
 }
 
 impl BuildsAt {
@@ -64,11 +68,11 @@ impl BuildsAt {
         match self {
             Self::File(path) => {
                 let store = Arc::new(SqliteBuilds::open(&path).await?);
-                Ok(Opened { builds: store.clone(), logs: store })
+                Ok(Opened { builds: store.clone(), logs: store.clone(), search: store })
             }
             Self::Database(led) => {
                 let store = Arc::new(PostgresBuilds::new(*led));
-                Ok(Opened { builds: store.clone(), logs: store })
+                Ok(Opened { builds: store.clone(), logs: store.clone(), search: store })
             }
         }
     }

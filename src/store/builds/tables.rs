@@ -9,6 +9,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 
 use super::rows::{Rows, decompressed};
+use super::search::{ATTEMPT_BITS, NTH_BITS, Narrowing};
 use super::{Answer, BuildFilter, BuildStore, Loaded};
 use crate::builds::build::{Build, BuildId, Phase};
 use crate::builds::change::{Change, Note};
@@ -217,6 +218,27 @@ fn builds_ask(filter: &BuildFilter) -> Ask {
     let parts = parts.join(" UNION ALL ");
     ask.text = format!("SELECT record FROM build WHERE build IN ({parts}) ORDER BY build DESC LIMIT {limit}");
     ask
+}
+
+/// What a narrowing says of the builds of its pieces, as conditions that follow others, and their values; the
+/// first of them has the number after `taken`.
+pub(super) fn conditions(narrowing: &Narrowing, taken: usize) -> (String, Vec<Arc<str>>) {
+    let (mut text, mut values) = (String::new(), Vec::new());
+    for (column, wanted) in [("repository", &narrowing.repository), ("pipeline", &narrowing.pipeline)] {
+        if let Some(wanted) = wanted {
+            values.push(Arc::clone(wanted));
+            let _ = write!(text, " AND {column} = ${}", taken + values.len());
+        }
+    }
+    if !narrowing.phases.is_empty() {
+        let phases: Vec<String> = narrowing.phases.iter().map(|phase| format!("'{phase}'")).collect();
+        let _ = write!(text, " AND phase IN ({})", phases.join(", "));
+    }
+    if !text.is_empty() {
+        let shift = ATTEMPT_BITS + NTH_BITS;
+        text = format!(" AND EXISTS (SELECT 1 FROM build WHERE build.build = piece >> {shift}{text})");
+    }
+    (text, values)
 }
 
 async fn one<T: DeserializeOwned + Send + 'static>(found: Vec<String>, table: &'static str) -> Result<Option<T>> {

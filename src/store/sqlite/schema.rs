@@ -38,6 +38,7 @@ pub const BUILDS: Family = Family {
     migrations: &[
         include_str!("../../../schema/sqlite_builds/0001_first.sql"),
         include_str!("../../../schema/sqlite_builds/0002_logs.sql"),
+        include_str!("../../../schema/sqlite_builds/0003_search.sql"),
     ],
 };
 

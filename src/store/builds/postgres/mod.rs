@@ -12,6 +12,7 @@
 //! was lost. The lab's row is only ever read here: nobody who writes a lease waits for a build.
 
 mod logs;
+mod search;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;

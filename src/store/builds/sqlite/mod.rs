@@ -11,6 +11,7 @@
 //! else is written.
 
 mod logs;
+mod search;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

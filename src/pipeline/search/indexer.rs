@@ -1,0 +1,252 @@
+//! The indexer: brings what is queued into the index, and takes out what is gone.
+//!
+//! The queue is in the database, so nothing is lost by a crash or by a cluster that is away: an entry goes
+//! when the index has it. What is done twice comes to the same, as a piece of a log has one number.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::task::spawn_blocking;
+use tokio_util::sync::CancellationToken;
+
+use super::cluster::ClusterError;
+use super::pieces::{Cut, Cutter};
+use super::{Place, Search};
+use crate::builds::log::LogId;
+use crate::pipeline::logs::LogError;
+use crate::store::StoreError;
+use crate::store::builds::search::ToIndex;
+
+/// Entries taken from the queue at once.
+const AT_ONCE_MAX: usize = 64;
+/// Lines read at once.
+const LINES_AT_ONCE: usize = 2_000;
+/// How often the queue is looked at while it is empty: how soon a log that ended can be found.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long it rests after trouble, doubling up to the longest.
+const REST: Duration = Duration::from_secs(1);
+const REST_MAX: Duration = Duration::from_secs(60);
+/// How often a log is tried that cannot be read.
+const TRIES_MAX: u32 = 3;
+/// Bytes of pieces that go to a cluster at once, and how many pieces.
+const BATCH_BYTES: usize = 5 * 1024 * 1024;
+const BATCH_PIECES: usize = 1_000;
+
+/// What keeps the index from being brought up to date.
+#[derive(Debug)]
+pub(super) enum Trouble {
+    Cluster(ClusterError),
+    Store(StoreError),
+}
+
+impl std::fmt::Display for Trouble {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cluster(error) => error.fmt(f),
+            Self::Store(error) => error.fmt(f),
+        }
+    }
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl From<ClusterError> for Trouble {
+    fn from(error: ClusterError) -> Self {
+        Self::Cluster(error)
+    }
+}
+
+/// What this process remembers between two looks.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    /// Whether the queue is known to be for this index.
+    aimed: bool,
+    /// How often each log could not be read.
+    tries: HashMap<LogId, u32>,
+}
+
+impl Search {
+    /// Keeps the index up to date until it is told to stop.
+    pub async fn index(self, stop: CancellationToken) {
+        let mut memory = Memory::default();
+        let mut rest = REST;
+        loop {
+            let pause = match stop.run_until_cancelled(self.index_some(&mut memory)).await {
+                None => return,
+                Some(Ok(true)) => {
+                    rest = REST;
+                    self.told(None);
+                    continue;
+                }
+                Some(Ok(false)) => {
+                    rest = REST;
+                    self.told(None);
+                    LOOK
+                }
+                Some(Err(trouble)) => {
+                    // A cluster that comes back may be another than it was.
+                    memory.aimed = false;
+                    self.told(Some(&trouble.to_string()));
+                    let pause = rest;
+                    rest = (rest * 2).min(REST_MAX);
+                    pause
+                }
+            };
+            if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Says once that there is trouble, and once that it is over.
+    fn told(&self, trouble: Option<&str>) {
+        let mut known = self.inner.trouble.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match (&*known, trouble) {
+            (None, Some(trouble)) => tracing::warn!("logs are not being indexed, and it is tried again: {trouble}"),
+            (Some(_), None) => tracing::warn!("logs are being indexed again"),
+            _ => {}
+        }
+        *known = trouble.map(str::to_owned);
+    }
+
+    /// Indexes some of what is queued; `false` when there was nothing.
+    pub(super) async fn index_some(&self, memory: &mut Memory) -> Result<bool, Trouble> {
+        if !memory.aimed {
+            self.aim().await?;
+            memory.aimed = true;
+        }
+        let entries = self.inner.tables.to_index(AT_ONCE_MAX).await?;
+        let mut batch = Batch::default();
+        for entry in &entries {
+            if entry.gone {
+                self.unindex(entry.log).await?;
+                batch.done.push(*entry);
+                continue;
+            }
+            match self.index_log(entry.log, &mut batch).await? {
+                Ok(()) => {
+                    memory.tries.remove(&entry.log);
+                    batch.done.push(*entry);
+                }
+                Err(error) => {
+                    let tries = memory.tries.entry(entry.log).or_default();
+                    *tries += 1;
+                    if *tries >= TRIES_MAX {
+                        let LogId { build, attempt } = entry.log;
+                        tracing::warn!("the log of {build}, attempt {attempt}, is left out of the search: {error}");
+                        memory.tries.remove(&entry.log);
+                        batch.done.push(*entry);
+                    }
+                }
+            }
+        }
+        self.flush(&mut batch).await?;
+        // All that could be done is done: what is left could not be read, and is tried again after a pause.
+        Ok(!entries.is_empty() && memory.tries.is_empty())
+    }
+
+    /// Says to the queue what it is for. A cluster without our index is a new one: it gets every log.
+    async fn aim(&self) -> Result<(), Trouble> {
+        let tables = &self.inner.tables;
+        match &self.inner.place {
+            Place::Embedded => tables.aim("embedded 1", true).await?,
+            Place::Cluster(cluster) => {
+                let target = format!("cluster 1 {}", cluster.name());
+                if cluster.prepare().await? {
+                    tables.aim(&format!("{target} to be"), false).await?;
+                }
+                tables.aim(&target, false).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn unindex(&self, log: LogId) -> Result<(), Trouble> {
+        match &self.inner.place {
+            Place::Embedded => self.inner.tables.unindex(log).await?,
+            Place::Cluster(cluster) => cluster.forget(log).await?,
+        }
+        Ok(())
+    }
+
+    /// Reads a log through, and hands on its pieces. The inner error is the log's own.
+    async fn index_log(&self, log: LogId, batch: &mut Batch) -> Result<Result<(), LogError>, Trouble> {
+        let labels = match self.inner.builds.build(log.build).await? {
+            // It was deleted meanwhile, as its log will be.
+            None => return Ok(Ok(())),
+            Some(build) => Labels { repository: build.repository.to_string(), pipeline: build.plan.name.to_string() },
+        };
+        let mut cutter = Cutter::new(log);
+        let mut next = 1;
+        loop {
+            let lines = match self.inner.logs.lines(log, next, LINES_AT_ONCE).await {
+                Ok(lines) => lines,
+                Err(error) => return Ok(Err(error)),
+            };
+            let Some(last) = lines.last() else { break };
+            next = last.number + 1;
+            let cutting = spawn_blocking(move || {
+                let full = cutter.add(&lines);
+                (cutter, full)
+            });
+            let (back, full) = cutting.await.map_err(|error| failed(error.into()))?;
+            cutter = back;
+            self.put(full, &labels, batch).await?;
+        }
+        self.put(cutter.end().into_iter().collect(), &labels, batch).await?;
+        Ok(Ok(()))
+    }
+
+    async fn put(&self, cuts: Vec<Cut>, labels: &Labels, batch: &mut Batch) -> Result<(), Trouble> {
+        for cut in cuts {
+            match &self.inner.place {
+                // A transaction each: whoever else writes waits for one piece at most.
+                Place::Embedded => self.inner.tables.index(&cut.piece).await?,
+                Place::Cluster(_) => {
+                    batch.bytes += cut.text.len() + cut.piece.words.iter().map(|word| word.len() + 1).sum::<usize>();
+                    batch.pieces.push((cut, labels.clone()));
+                    if batch.bytes >= BATCH_BYTES || batch.pieces.len() >= BATCH_PIECES {
+                        self.flush(batch).await?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what is gathered, and takes what is done out of the queue.
+    async fn flush(&self, batch: &mut Batch) -> Result<(), Trouble> {
+        if let Place::Cluster(cluster) = &self.inner.place {
+            cluster.put(std::mem::take(&mut batch.pieces)).await?;
+            batch.bytes = 0;
+        }
+        for entry in batch.done.drain(..) {
+            self.inner.tables.indexed(entry).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What a cluster is told of a log beside its words.
+#[derive(Clone, Debug)]
+pub(super) struct Labels {
+    pub(super) repository: String,
+    pub(super) pipeline: String,
+}
+
+/// What is gathered before it is sent.
+#[derive(Debug, Default)]
+struct Batch {
+    pieces: Vec<(Cut, Labels)>,
+    bytes: usize,
+    /// Entries whose pieces are all sent, or among those here.
+    done: Vec<ToIndex>,
+}
+
+fn failed(source: Box<dyn std::error::Error + Send + Sync>) -> StoreError {
+    StoreError::Failed { doing: "cut a log into pieces", source }
+}

@@ -1,0 +1,151 @@
+//! The search's tables on SQLite: the words of a piece are a row of an FTS5 table without contents.
+
+use sqlx::sqlite::SqliteArguments;
+use sqlx::{AssertSqlSafe, Row as _};
+
+use super::SqliteBuilds;
+use crate::builds::build::BuildId;
+use crate::builds::log::LogId;
+use crate::store::builds::Answer;
+use crate::store::builds::search::{Candidate, IndexPiece, Narrowing, PieceId, SearchTables, ToIndex, Word};
+use crate::store::builds::tables::{conditions, signed};
+use crate::store::sqlite::failed;
+
+const INDEXING: &str = "write the search index";
+const SEARCHING: &str = "read the search index";
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, SqliteArguments>;
+
+fn number(id: PieceId) -> i64 {
+    signed(id.0)
+}
+
+impl SearchTables for SqliteBuilds {
+    fn aim<'a>(&'a self, target: &'a str, embedded: bool) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let mut writing = self.begin(INDEXING).await?;
+            let changed = "UPDATE search_aim SET target = $1 WHERE target <> $1";
+            if writing.execute(sqlx::query(changed).bind(target)).await? == 0 {
+                return writing.undo().await;
+            }
+            let queue = "INSERT INTO search_queue SELECT build, attempt, 0 FROM log WHERE settled = 1
+                ON CONFLICT DO NOTHING";
+            writing.execute(sqlx::query(queue)).await?;
+            if !embedded {
+                writing.execute(sqlx::query("DELETE FROM search_piece")).await?;
+                let empty = "INSERT INTO search_word (search_word) VALUES ('delete-all')";
+                writing.execute(sqlx::query(empty)).await?;
+            }
+            writing.commit().await
+        })
+    }
+
+    fn to_index(&self, limit: usize) -> Answer<'_, Vec<ToIndex>> {
+        Box::pin(async move {
+            let ask = "SELECT build, attempt, gone FROM search_queue ORDER BY build DESC, attempt DESC LIMIT $1";
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let found = self.rows(SEARCHING, sqlx::query(ask).bind(limit)).await?;
+            let entry = |row: &sqlx::sqlite::SqliteRow| {
+                let (build, attempt, gone): (i64, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+                let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
+                Ok(ToIndex { log: LogId { build: BuildId(build.cast_unsigned()), attempt }, gone: gone == 1 })
+            };
+            found.iter().map(entry).collect::<sqlx::Result<_>>().map_err(failed(SEARCHING))
+        })
+    }
+
+    fn to_index_count(&self) -> Answer<'_, u64> {
+        Box::pin(async move {
+            let found = self.rows(SEARCHING, sqlx::query("SELECT count(*) FROM search_queue")).await?;
+            let count = found.first().map_or(Ok(0), |row| row.try_get(0)).map_err(failed(SEARCHING))?;
+            Ok(i64::cast_unsigned(count))
+        })
+    }
+
+    fn indexed(&self, entry: ToIndex) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let mut writing = self.begin(INDEXING).await?;
+            let done = "DELETE FROM search_queue WHERE build = $1 AND attempt = $2 AND gone = $3";
+            let done = sqlx::query(done).bind(signed(entry.log.build.0)).bind(i64::from(entry.log.attempt));
+            writing.execute(done.bind(i64::from(entry.gone))).await?;
+            writing.commit().await
+        })
+    }
+
+    fn index<'a>(&'a self, piece: &'a IndexPiece) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let words = piece.words.join(" ");
+            let mut writing = self.begin(INDEXING).await?;
+            let put = "INSERT OR REPLACE INTO search_word (rowid, words) VALUES ($1, $2)";
+            writing.execute(sqlx::query(put).bind(number(piece.id)).bind(words)).await?;
+            let put = "INSERT OR REPLACE INTO search_piece (piece, first_line, last_line) VALUES ($1, $2, $3)";
+            let put = sqlx::query(put).bind(number(piece.id)).bind(signed(piece.first_line));
+            writing.execute(put.bind(signed(piece.last_line))).await?;
+            writing.commit().await
+        })
+    }
+
+    fn unindex(&self, log: LogId) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let Some((lowest, highest)) = PieceId::range(log) else { return Ok(()) };
+            let mut writing = self.begin(INDEXING).await?;
+            for delete in [
+                "DELETE FROM search_word
+                WHERE rowid IN (SELECT piece FROM search_piece WHERE piece BETWEEN $1 AND $2)",
+                "DELETE FROM search_piece WHERE piece BETWEEN $1 AND $2",
+            ] {
+                writing.execute(sqlx::query(delete).bind(number(lowest)).bind(number(highest))).await?;
+            }
+            writing.commit().await
+        })
+    }
+
+    fn candidates<'a>(&'a self, narrowing: &'a Narrowing) -> Answer<'a, Vec<Candidate>> {
+        Box::pin(async move {
+            // Words are letters and digits only, so nothing in them means anything to the index.
+            let word = |word: &Word| format!("\"{}\"{}", word.text, if word.begins { " *" } else { "" });
+            let words: Vec<String> = narrowing.words.iter().map(word).collect();
+            let (conditions, values) = conditions(narrowing, 4);
+            let text = format!(
+                "SELECT piece, first_line, last_line FROM search_word CROSS JOIN search_piece
+                ON piece = search_word.rowid
+                WHERE search_word MATCH $1 AND search_word.rowid BETWEEN $2 AND $3{conditions}
+                ORDER BY search_word.rowid DESC LIMIT $4"
+            );
+            let mut query: Query<'_> = sqlx::query(AssertSqlSafe(text)).bind(words.join(" AND "));
+            query = query.bind(number(narrowing.from)).bind(number(narrowing.to));
+            query = query.bind(i64::try_from(narrowing.limit).unwrap_or(i64::MAX));
+            for value in values {
+                query = query.bind(value.to_string());
+            }
+            let found = self.rows(SEARCHING, query).await?;
+            let candidate = |row: &sqlx::sqlite::SqliteRow| {
+                let (piece, first, last): (i64, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+                let [piece, first_line, last_line] = [piece, first, last].map(i64::cast_unsigned);
+                Ok(Candidate { id: PieceId(piece), first_line, last_line })
+            };
+            found.iter().map(candidate).collect::<sqlx::Result<_>>().map_err(failed(SEARCHING))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use crate::store::StoreError;
+    use crate::store::builds::logs::contract::Factory;
+    use crate::store::builds::search::contract::contract;
+    use crate::store::builds::{BuildsAt, Opened};
+
+    /// A folder of its own.
+    struct Folder(TempDir);
+
+    impl Factory for Folder {
+        async fn open(&self) -> Result<Opened, StoreError> {
+            BuildsAt::File(self.0.path().join("lab-builds.db")).open().await
+        }
+    }
+
+    contract! { Some(Folder(tempfile::tempdir().unwrap())) }
+}
