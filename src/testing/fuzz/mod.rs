@@ -7,11 +7,13 @@
 
 mod bytes;
 mod commands;
+mod deliveries;
 mod mutate;
 mod said;
 mod texts;
 
 pub use commands::commands;
+pub use deliveries::deliveries;
 pub use mutate::Mutator;
 pub use said::{broker_says, sse};
 pub use texts::{cel, config, frames, inventory, journal, log_times, need, pipelines};
@@ -34,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "cel", body: cel, tries: 2_000 },
     Target { name: "commands", body: commands, tries: 60 },
     Target { name: "config", body: config, tries: 2_000 },
+    Target { name: "deliveries", body: deliveries, tries: 2_000 },
     Target { name: "frames", body: frames, tries: 5_000 },
     Target { name: "inventory", body: inventory, tries: 1_000 },
     Target { name: "journal", body: journal, tries: 1_000 },
