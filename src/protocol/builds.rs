@@ -198,6 +198,26 @@ pub struct DeliveryInfo {
     pub ended: Vec<u64>,
 }
 
+/// A page of deliveries.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct DeliveryPage {
+    /// Newest first.
+    pub items: Vec<DeliveryInfo>,
+    /// `before` for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<u64>,
+}
+
+/// A delivery, with what the forge sent.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
+pub struct DeliveryShown {
+    /// All but the payload.
+    #[serde(flatten)]
+    pub delivery: DeliveryInfo,
+    /// What the forge sent, as JSON; a text where it is none.
+    pub payload: serde_json::Value,
+}
+
 /// The answer to a forge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HookAnswer {

@@ -84,9 +84,11 @@ impl RpcError {
             | "not_in_this_version" => 400,
             code::NOT_ADMITTED | "forbidden" => 403,
             "not_found" | code::UNKNOWN_METHOD => 404,
-            "session_gone" | "lease_ended" => 410,
+            "session_gone" | "lease_ended" | "attempt_over" => 410,
             "impossible" | "hold_too_long" | "over_cap" | "priority_too_high" | "too_complex" => 422,
-            "too_many_sessions" | "too_many_claims" | "too_many_leases" | "too_many_requests" => 429,
+            "too_many_sessions" | "too_many_builds" | "too_many_claims" | "too_many_leases" | "too_many_requests" => {
+                429
+            }
             code::UNAVAILABLE | code::OVERLOADED | code::STANDBY | "stopping" => 503,
             _ => 409,
         }

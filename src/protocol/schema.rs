@@ -7,7 +7,10 @@ use schemars::generate::{SchemaGenerator, SchemaSettings};
 use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
-use super::builds::{LogLines, LogStored};
+use super::builds::{
+    BuildApprove, BuildCancel, BuildInfo, BuildPage, BuildReport, BuildStart, BuildTake, BuildsStarted, DeliveryInfo,
+    DeliveryPage, DeliveryShown, Job, LogLines, LogStored, WorkInfo,
+};
 use super::call::{
     ClaimRequest, Done, Empty, LeaseCancel, LeaseEndingNotice, LeaseExtend, LeaseExtended, LeaseReach, LeaseRelease,
     LeaseReleased, ProviderProvide, ProviderSuperseded, RenewNow, SessionClose, SessionOpen, SessionOpened,
@@ -117,6 +120,45 @@ const PAGING: &[&str] = &["cursor", "limit"];
 const EVENTS: &[&str] = &["after", "lease", "claim", "session", "resource"];
 
 fn routes() -> Vec<Route> {
+    of_leases().into_iter().chain(of_builds()).collect()
+}
+
+fn of_builds() -> Vec<Route> {
+    use Answers::{Json, Text};
+    vec![
+        route("get", "/v1/builds", "Builds, newest first", Json(of::<BuildPage>())).query(&[
+            "repository",
+            "pipeline",
+            "state",
+            "before",
+            "limit",
+        ]),
+        route("post", "/v1/builds", "Start builds", Json(of::<BuildsStarted>())).body(of::<BuildStart>()),
+        route("get", "/v1/builds/{id}", "One build, with its history", Json(of::<BuildInfo>())),
+        route("post", "/v1/builds/{id}/cancel", "End it", Json(of::<BuildInfo>())).body(of::<BuildCancel>()),
+        route("post", "/v1/builds/{id}/retry", "Start it once more", Json(of::<BuildsStarted>())),
+        route("post", "/v1/builds/{id}/approve", "Allow a fork's commit", Json(of::<BuildInfo>()))
+            .body(of::<BuildApprove>()),
+        route("post", "/v1/builds/{id}/take", "Take it over, as its agent", Json(of::<Job>())).body(of::<BuildTake>()),
+        route("post", "/v1/builds/{id}/report", "Say how it goes, as its agent", Json(of::<BuildInfo>()))
+            .body(of::<BuildReport>()),
+        route("get", "/v1/agents/{name}/work", "Builds that wait for an agent", Json(of::<WorkInfo>()))
+            .query(&["wait_ms"]),
+        route("get", "/v1/deliveries", "Deliveries of forges, newest first", Json(of::<DeliveryPage>()))
+            .query(&["before", "limit"]),
+        route("get", "/v1/deliveries/{id}", "One delivery, with its payload", Json(of::<DeliveryShown>())),
+        route("post", "/v1/deliveries/{id}/redeliver", "Work on it again", Json(of::<DeliveryInfo>())),
+        route("patch", "/v1/builds/{id}/log", "Append to a build's log", Json(of::<LogStored>()))
+            .query(&["attempt", "offset"])
+            .plain("application/octet-stream"),
+        route("get", "/v1/builds/{id}/lines", "Lines of a build's log", Json(of::<LogLines>()))
+            .query(&["attempt", "from", "count"]),
+        route("get", "/builds/{id}/log", "A build's log as text, also while it grows", Text("text/plain"))
+            .query(&["attempt", "offset", "follow"]),
+    ]
+}
+
+fn of_leases() -> Vec<Route> {
     use Answers::{Json, Text, Timed};
     let mark = |act: &'static str, summary| route("post", act, summary, Json(of::<Done>())).body(of::<MarkRequest>());
     vec![
@@ -158,13 +200,6 @@ fn routes() -> Vec<Route> {
         route("get", "/v1/journal", "What happened", Json(of::<Page<EventInfo>>()))
             .query(&["after", "lease", "claim", "session", "resource", "cursor", "limit"]),
         route("get", "/v1/events", "The journal as it grows", Text("text/event-stream")).query(EVENTS),
-        route("patch", "/v1/builds/{id}/log", "Append to a build's log", Json(of::<LogStored>()))
-            .query(&["attempt", "offset"])
-            .plain("application/octet-stream"),
-        route("get", "/v1/builds/{id}/lines", "Lines of a build's log", Json(of::<LogLines>()))
-            .query(&["attempt", "from", "count"]),
-        route("get", "/builds/{id}/log", "A build's log as text, also while it grows", Text("text/plain"))
-            .query(&["attempt", "offset", "follow"]),
         route("get", "/healthz", "Whether the process answers", Text("text/plain")),
         route("get", "/readyz", "Whether anything can be granted", Text("text/plain")),
         route("get", "/metrics", "Counters", Text("application/openmetrics-text")),

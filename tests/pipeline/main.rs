@@ -7,5 +7,8 @@
 mod common;
 
 mod agent;
+mod builds;
+mod fake;
 mod recipes;
+mod restart;
 mod statuses;

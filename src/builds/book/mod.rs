@@ -133,6 +133,12 @@ impl Book {
         due
     }
 
+    /// How many statuses are to be told.
+    #[must_use]
+    pub fn statuses_untold(&self) -> usize {
+        self.statuses.values().filter(|status| !status.told).count()
+    }
+
     /// When the next status is due that is not told, Unix milliseconds.
     #[must_use]
     pub fn status_due_ms(&self) -> Option<i64> {

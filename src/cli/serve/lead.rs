@@ -8,14 +8,18 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 
 use super::inventory::Inventory;
-use super::options::Settings;
+use super::options::{BuildSettings, Settings};
 use super::{Failure, GOODBYE};
 use crate::engine::handle::Handle;
 use crate::engine::{self, Ended};
+use crate::pipeline::git::Git;
+use crate::pipeline::source::PipelineSource;
+use crate::pipeline::{Ground, Pipeline, Tasks};
 use crate::server::front::Process;
 use crate::server::http::router;
 use crate::server::shared::{self, App, Shared};
-use crate::store::Store;
+use crate::store::builds::BuildsAt;
+use crate::store::{Reader, Store};
 use crate::units::show_duration_ms;
 
 /// A time of leading.
@@ -25,6 +29,8 @@ pub(super) struct Lead {
     shared: Arc<Shared>,
     /// Follows the inventory file, where that is watched.
     following: Option<JoinHandle<()>>,
+    /// Works on builds, where any are configured.
+    building: Option<Tasks>,
 }
 
 impl Lead {
@@ -39,7 +45,7 @@ impl Lead {
         settings: &Settings,
         process: &Arc<Process>,
     ) -> Result<(Self, Router), Failure> {
-        let reader = store.reader();
+        let (reader, builds) = (store.reader(), store.builds());
         let (handle, engine) = engine::start(store, settings.engine.clone(), settings.retention_ms)
             .await
             .map_err(|error| Failure::refused(error.to_string()))?;
@@ -52,12 +58,21 @@ impl Lead {
             Some(path) => Some(Inventory::begin(path, &handle, trouble).await?),
             None => None,
         };
+        let begun_builds = match &settings.builds {
+            Some(settings) => Some(begin_builds(settings, builds, &handle, reader.clone()).await?),
+            None => None,
+        };
         handle.accepting().await.map_err(|error| Failure::refused(error.message))?;
         let file = settings.inventory.as_deref().map(Path::display).map(|file| file.to_string());
-        let shared = Arc::new(Shared::new(process.clone(), handle.clone(), shared::Inventory { file, error }));
+        let shared = Shared::new(process.clone(), handle.clone(), shared::Inventory { file, error });
+        let (shared, building) = match begun_builds {
+            Some((pipeline, tasks)) => (shared.with_pipeline(pipeline), Some(tasks)),
+            None => (shared, None),
+        };
+        let shared = Arc::new(shared);
         let routes = router(App { shared: shared.clone(), reader });
         let following = begun.map(|inventory| tokio::spawn(inventory.follow()));
-        Ok((Self { handle, engine, shared, following }, routes))
+        Ok((Self { handle, engine, shared, following, building }, routes))
     }
 
     /// What there is to lease, for the line at the start.
@@ -83,14 +98,27 @@ impl Lead {
     /// Gives the lead up at once: nothing more is answered, and another may take it. `false` when it is
     /// not known to be given up, and is left to its term.
     pub(super) async fn hand_over(&mut self) -> bool {
+        self.stop_builds().await;
         self.handle.hand_over();
         matches!((&mut self.engine).await, Ok(Ended::GaveUp))
     }
 
     /// Closes everything that is served by this lead.
-    pub(super) fn close(mut self) {
+    pub(super) async fn close(mut self) {
         self.unfollow();
         self.shared.closing.cancel();
+        self.stop_builds().await;
+    }
+
+    /// Ends the work on builds, so that whoever leads next finds nobody else at it. What was accepted is
+    /// stored, and is worked on then.
+    async fn stop_builds(&mut self) {
+        if let Some(pipeline) = &self.shared.pipeline {
+            pipeline.stop();
+        }
+        if let Some(building) = self.building.take() {
+            building.ended().await;
+        }
     }
 
     /// The planned stop: no grants, everybody renews and is promised longer, then goodbye.
@@ -103,8 +131,9 @@ impl Lead {
     }
 
     /// Waits for the engine, which ends when nobody is left to ask it anything.
-    pub(super) async fn end(self) {
-        let Self { handle, engine, shared, following } = self;
+    pub(super) async fn end(mut self) {
+        self.stop_builds().await;
+        let Self { handle, engine, shared, following, building: _ } = self;
         drop((handle, shared, following));
         let _ = tokio::time::timeout(GOODBYE, engine).await;
     }
@@ -115,6 +144,24 @@ impl Lead {
             following.abort();
         }
     }
+}
+
+/// Takes the builds over beside the leases.
+async fn begin_builds<R: Reader>(
+    settings: &BuildSettings,
+    builds: BuildsAt,
+    engine: &Handle,
+    reader: R,
+) -> Result<(Arc<Pipeline>, Tasks), Failure> {
+    let ground = Ground {
+        builds,
+        logs_folder: settings.logs_folder.clone(),
+        source: PipelineSource::new(Git::new(settings.mirrors.clone())),
+        settings: settings.pipelines.clone(),
+        engine: engine.clone(),
+        leases: Arc::new(reader),
+    };
+    Pipeline::begin(ground).await.map_err(|problem| Failure::refused(format!("builds: {problem}")))
 }
 
 /// The task that accepts connections, until it was waited for.

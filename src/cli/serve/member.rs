@@ -146,7 +146,7 @@ impl Member<'_> {
         self.process.metrics.lead_lost();
         self.step_down();
         // Those that the engine could not tell.
-        lead.close();
+        lead.close().await;
         match ended {
             Ended::Deposed { by: Some(by) } => say!("the lead is lost: {by} leads now"),
             Ended::Deposed { by: None } => say!("the lead is lost: another broker leads now, or the lead is free"),
@@ -200,7 +200,7 @@ impl Member<'_> {
         } else if !self.successor().await {
             say!("no other broker was seen to take the lead");
         }
-        lead.close();
+        lead.close().await;
     }
 
     /// Waits until another leads and is about to accept connections; `false` where that is not seen. It

@@ -98,9 +98,9 @@ async fn serve(mut settings: Settings) -> Result<u8, Failure> {
     let listener = bind(settings.listen).await?;
     let address = listener.local_addr().map_err(|error| Failure::refused(error.to_string()))?;
     fit_files(&mut settings.server);
-    if let Some(pipelines) = settings.pipelines.as_mut().filter(|_| settings.listen.port() == 0) {
+    if let Some(builds) = settings.builds.as_mut().filter(|_| settings.listen.port() == 0) {
         // Only now the port is known.
-        pipelines.reached_at(&format!("http://{address}"));
+        Arc::make_mut(&mut builds.pipelines).reached_at(&format!("http://{address}"));
     }
     match &settings.store {
         StoreAt::File(path) => {

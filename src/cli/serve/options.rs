@@ -2,7 +2,8 @@
 //! anything is opened.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::ServeCommand;
@@ -41,13 +42,22 @@ pub(super) struct Database {
     pub term_ms: u64,
 }
 
+/// What builds go by, and where they are kept beside the store.
+pub(super) struct BuildSettings {
+    pub pipelines: Arc<PipelineSettings>,
+    /// Logs, unless the configuration says where.
+    pub logs_folder: PathBuf,
+    /// Mirrors of repositories. Nothing is lost with them.
+    pub mirrors: PathBuf,
+}
+
 /// What `serve` goes by.
 pub(super) struct Settings {
     pub listen: SocketAddr,
     pub store: StoreAt,
     pub inventory: Option<PathBuf>,
     /// Builds, where the configuration has a repository.
-    pub pipelines: Option<PipelineSettings>,
+    pub builds: Option<BuildSettings>,
     pub insecure: bool,
     pub retention_ms: u64,
     pub engine: machine::Options,
@@ -82,7 +92,7 @@ impl Settings {
             command.term.as_deref().map(term).transpose()?.or(config.term_ms),
             listen,
         )?;
-        let pipelines = config.pipelines.map(|pipelines| builds(pipelines, &store, listen)).transpose()?;
+        let builds = config.pipelines.map(|pipelines| builds(pipelines, &store, listen)).transpose()?;
         let limits = &config.limits;
         let defaults = Limits::default();
         let ms = |set: Option<u64>, default: Duration| set.map_or(default, Duration::from_millis);
@@ -90,7 +100,7 @@ impl Settings {
             listen,
             store,
             inventory: command.inventory.clone().or(config.inventory),
-            pipelines,
+            builds,
             insecure: command.insecure,
             retention_ms: config.retention_ms.unwrap_or(RETENTION_MS_DEFAULT),
             engine: machine::Options {
@@ -108,7 +118,7 @@ impl Settings {
 }
 
 /// What builds go by, with the secrets of their hooks.
-fn builds(config: PipelineConfig, store: &StoreAt, listen: SocketAddr) -> Result<PipelineSettings, Failure> {
+fn builds(config: PipelineConfig, store: &StoreAt, listen: SocketAddr) -> Result<BuildSettings, Failure> {
     let said = config.has_public_url();
     let mut settings = config.resolve().map_err(Failure::usage)?;
     match store {
@@ -123,7 +133,30 @@ fn builds(config: PipelineConfig, store: &StoreAt, listen: SocketAddr) -> Result
         }
         _ => settings.reached_at(&format!("http://{listen}")),
     }
-    Ok(settings)
+    let (logs_folder, mirrors) = match store {
+        StoreAt::File(path) => (beside(path, "logs"), beside(path, "mirrors")),
+        StoreAt::Database(_) if settings.logs.url.is_none() => {
+            return Err(Failure::usage(
+                "brokers that share a database share their logs: say under [logs] where those are, such as \
+                 url = \"s3://bucket/prefix\", or url = \"file:///FOLDER\" where all brokers have that folder",
+            ));
+        }
+        StoreAt::Database(_) => {
+            let folder = state_folder().ok_or_else(|| {
+                Failure::usage("no place for mirrors of repositories: set STATE_DIRECTORY, XDG_STATE_HOME or HOME")
+            })?;
+            (folder.join("logs"), folder.join("mirrors"))
+        }
+    };
+    Ok(BuildSettings { pipelines: Arc::new(settings), logs_folder, mirrors })
+}
+
+/// A folder beside the store: `leasehold.db` has `leasehold-logs`.
+fn beside(store: &Path, what: &str) -> PathBuf {
+    let mut name = store.file_stem().unwrap_or_default().to_owned();
+    name.push("-");
+    name.push(what);
+    store.with_file_name(name)
 }
 
 /// `HOST:PORT`, where the host is an address or `localhost`.

@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::engine::metrics::{COMMIT_BUCKETS_MS, Metrics as EngineMetrics};
+use crate::pipeline::conductor::Figures;
 use crate::protocol::info::{PoolStatus, StatusInfo};
 use crate::server::front::Process;
 
@@ -60,7 +61,13 @@ struct Pool {
 
 /// The text of a scrape of a broker that leads. The engine's counters begin anew with each lead.
 #[must_use]
-pub fn leading(status: &StatusInfo, engine: &EngineMetrics, process: &Process, store_failing: bool) -> String {
+pub fn leading(
+    status: &StatusInfo,
+    engine: &EngineMetrics,
+    process: &Process,
+    store_failing: bool,
+    builds: Option<&Figures>,
+) -> String {
     let mut registry = Registry::with_prefix("leasehold");
     let counters: [(&str, &str, &AtomicU64); 9] = [
         ("batches", "Batches committed", &engine.batches),
@@ -86,6 +93,9 @@ pub fn leading(status: &StatusInfo, engine: &EngineMetrics, process: &Process, s
     let refused = u64::from(status.inventory_error.is_some());
     gauge(&mut registry, "inventory_error", "1 while the inventory file is not applied", refused);
     of_pools(&mut registry, &status.pools);
+    if let Some(builds) = builds {
+        of_builds(&mut registry, builds);
+    }
     text(&registry)
 }
 
@@ -157,6 +167,50 @@ fn of_pools(registry: &mut Registry, pools: &[PoolStatus]) {
             family.get_or_create(&Pool { pool: pool.pool.clone() }).set(signed(value(pool)));
         }
         registry.register(name, help, family);
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct State {
+    state: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+/// Builds and deliveries. The labels are the states of the one and the outcomes of the other.
+fn of_builds(registry: &mut Registry, builds: &Figures) {
+    let open: Family<State, Gauge> = Family::default();
+    for (state, count) in &builds.open {
+        open.get_or_create(&State { state }).set(signed(*count));
+    }
+    registry.register("builds_open", "Builds that are not over", open);
+    let ended: Family<State, Counter> = Family::default();
+    for (state, count) in &builds.ended {
+        ended.get_or_create(&State { state }).inc_by(*count);
+    }
+    registry.register("builds_ended", "Builds that ended", ended);
+    let deliveries: Family<Outcome, Counter> = Family::default();
+    for (outcome, count) in &builds.deliveries {
+        deliveries.get_or_create(&Outcome { outcome }).inc_by(*count);
+    }
+    registry.register("deliveries", "Deliveries of forges, by what came of them", deliveries);
+    let counters = [
+        ("deliveries_repeated", "Deliveries that had come before", builds.duplicates),
+        ("builds_store_failures", "Times the builds could not be stored", builds.store_failures),
+    ];
+    for (name, help, value) in counters {
+        counter(registry, name, help, &AtomicU64::new(value));
+    }
+    let gauges = [
+        ("builds_queued_longest_ms", "For how long the build waits that waits longest", builds.queued_ms),
+        ("deliveries_waiting_longest_ms", "The same of deliveries not worked on", builds.delivery_ms),
+        ("statuses_untold", "Commit statuses that are to be told", builds.statuses),
+    ];
+    for (name, help, value) in gauges {
+        gauge(registry, name, help, value);
     }
 }
 
@@ -250,7 +304,7 @@ mod tests {
             now: 1,
             now_time: String::new(),
         };
-        let text = leading(&status, &engine, &process, true);
+        let text = leading(&status, &engine, &process, true, None);
         has(
             &text,
             &[

@@ -4,6 +4,8 @@
 //! probes and scrapers ask. Every request is admitted first, whatever it asks for.
 
 mod asking;
+mod builds;
+mod deliveries;
 mod journal;
 mod leases;
 mod logs;
@@ -65,6 +67,8 @@ pub fn router<R: Reader>(app: App<R>) -> Router {
         .route("/v1/why/{kind}/{id}", get(queue::why::<R>))
         .route("/v1/journal", get(journal::journal::<R>))
         .route("/v1/events", get(journal::events::<R>))
+        .merge(builds::routes())
+        .merge(deliveries::routes())
         .merge(logs::routes())
         .fallback(problem::unknown_route)
         .method_not_allowed_fallback(problem::wrong_method)

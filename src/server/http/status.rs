@@ -59,7 +59,11 @@ pub async fn readyz(State(shared): State<Arc<Shared>>) -> Result<&'static str, R
 pub async fn metrics(State(shared): State<Arc<Shared>>) -> Result<Response, Refusal> {
     let status = read(&shared).await?;
     let failing = shared.handle.health().borrow().store_failure.is_some();
-    let text = metrics::leading(&status, shared.handle.metrics(), &shared.process, failing);
+    let builds = match &shared.pipeline {
+        Some(pipeline) => Some(pipeline.conductor.figures().await?),
+        None => None,
+    };
+    let text = metrics::leading(&status, shared.handle.metrics(), &shared.process, failing, builds.as_ref());
     Ok(open_metrics(text))
 }
 
