@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use self::conductor::{Conductor, Parts, PastLeases};
 use self::logs::{LogLimits, Logs, Objects, Retention};
 use self::reporter::Reporter;
+use self::search::Search;
 use self::source::PipelineSource;
 use crate::engine::handle::Handle;
 use crate::inventory::pipelines::PipelineSettings;
@@ -43,6 +44,8 @@ pub struct Pipeline {
     pub conductor: Conductor,
     /// Logs.
     pub logs: Logs,
+    /// The search across them.
+    pub search: Search,
     /// What it goes by.
     pub settings: Arc<PipelineSettings>,
     stop: CancellationToken,
@@ -83,6 +86,7 @@ impl Pipeline {
         };
         let opened = builds.open().await.map_err(|error| error.to_string())?;
         let logs = Logs::new(opened.logs, opened.builds.clone(), place, LogLimits::of(settings.logs.limit_bytes));
+        let search = Search::new(opened.search, opened.builds.clone(), logs.clone(), &settings.search)?;
         let report = reporter::Settings::of(&settings);
         let store = opened.builds;
         let parts = Parts { store, source, settings: settings.clone(), engine, leases, logs: logs.clone() };
@@ -91,8 +95,9 @@ impl Pipeline {
         let stop = CancellationToken::new();
         let retention = Retention { kept_ms: settings.logs.retention_ms, builds: settings.logs.keep };
         let keeping = tokio::spawn(logs.clone().keep(retention, stop.clone()));
-        let pipeline = Self { conductor, logs, settings, stop: stop.clone() };
-        Ok((Arc::new(pipeline), Tasks { stop, tasks: vec![task, keeping] }))
+        let indexing = tokio::spawn(search.clone().index(stop.clone()));
+        let pipeline = Self { conductor, logs, search, settings, stop: stop.clone() };
+        Ok((Arc::new(pipeline), Tasks { stop, tasks: vec![task, keeping, indexing] }))
     }
 
     /// Begins to end: nothing more is decided. Whoever takes over next goes on.
