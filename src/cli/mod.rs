@@ -22,7 +22,9 @@ pub mod waiting;
 mod agent;
 mod bench;
 mod broker;
+mod build;
 mod events;
+mod hook;
 mod lease;
 mod manual;
 mod output;
@@ -78,9 +80,11 @@ pub enum Command {
     Extend(held::ExtendCommand),
     Renew(held::RenewCommand),
     Bench(bench::BenchCommand),
+    Build(build::BuildCommand),
     /// Print the completions of a shell
     Completions(manual::Completions),
     Events(events::EventsCommand),
+    Hook(hook::HookCommand),
     Lease(lease::LeaseCommand),
     /// Print the manual page
     Man(manual::Man),
@@ -100,7 +104,7 @@ pub enum Command {
     Keeper(acquire::keeper::KeeperCommand),
     /// See a build of an `agent` through
     #[command(name = "__build", hide = true)]
-    Build(agent::build::BuildCommand),
+    AgentBuild(agent::build::BuildCommand),
     /// Check the commit of a build out
     #[command(name = "__checkout", hide = true)]
     Checkout(agent::build::checkout::CheckoutCommand),
@@ -131,6 +135,8 @@ impl Command {
     fn execute(self, globals: &Globals) -> Result<u8, Failure> {
         match self {
             Self::Bench(command) => command.execute(globals),
+            Self::Build(command) => command.execute(globals),
+            Self::Hook(command) => command.execute(globals),
             Self::Run(command) => command.execute(globals),
             Self::Acquire(command) => command.execute(globals),
             Self::Agent(command) => command.execute(globals),
@@ -151,7 +157,7 @@ impl Command {
             Self::Store(command) => command.execute(),
             Self::Why(command) => command.execute(globals),
             Self::Guard(command) => command.execute(),
-            Self::Build(command) => command.execute(),
+            Self::AgentBuild(command) => command.execute(),
             Self::Checkout(command) => command.execute(),
             Self::Container(command) => command.execute(),
             Self::KillContainer(command) => command.execute(),

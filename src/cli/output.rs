@@ -132,6 +132,11 @@ impl<T: Into<String>> From<T> for Cell {
 }
 
 impl Cell {
+    /// A text that looks like this.
+    pub fn styled(text: impl Into<String>, style: Style) -> Self {
+        Self { text: text.into(), style }
+    }
+
     /// A state, in its colour.
     pub fn state(state: &str) -> Self {
         Self { text: state.to_owned(), style: Style::of_state(state) }
