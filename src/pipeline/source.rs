@@ -238,7 +238,7 @@ fn pull_ref(forge: Forge, number: u64) -> String {
 async fn remote(repository: &Arc<Repository>) -> Result<Remote, GitError> {
     let repository = repository.clone();
     let read = tokio::task::spawn_blocking(move || Remote::of(&repository)).await;
-    read.unwrap_or_else(|_| Err(GitError { message: "the broker stops".into() }))
+    read.unwrap_or_else(|_| Err(GitError { message: "the broker stops".into(), absent: false }))
 }
 
 #[cfg(test)]

@@ -33,8 +33,7 @@ use crate::inventory::secrets;
 use crate::protocol::builds::Checkout;
 
 /// How long one thing that is asked of git may take.
-pub const TIME_MAX: Duration = Duration::from_millis(TIME_MAX_MS);
-const TIME_MAX_MS: u64 = 120_000;
+pub const TIME_MAX: Duration = Duration::from_secs(120);
 /// Gits that run at one time, at most.
 const RUNNING_MAX: usize = 4;
 /// Paths of a change that are looked at, at most; and their bytes.
@@ -45,16 +44,22 @@ const LINE_BYTES_MAX: usize = 64 * 1024;
 /// Between two looks at a lock that another process has.
 const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
+/// What git says where a repository does not have what it is asked for.
+const NOT_THERE: &[&str] = &["couldn't find remote ref", "not our ref", "no such remote ref", "unadvertised object"];
+
 /// Why git did not do it, for people, without a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GitError {
     /// In words, with what git said.
     pub message: Arc<str>,
+    /// Whether the repository answered that it has no such thing: asked again it answers the same.
+    pub absent: bool,
 }
 
 impl GitError {
     fn new(message: impl Into<Arc<str>>) -> Self {
-        Self { message: message.into() }
+        let message = message.into();
+        Self { absent: NOT_THERE.iter().any(|words| message.contains(words)), message }
     }
 }
 
@@ -131,13 +136,20 @@ pub enum Changed {
 pub struct Git {
     folder: Arc<Path>,
     running: Arc<Semaphore>,
+    time_max: Duration,
 }
 
 impl Git {
     /// Mirrors under this folder, which is made when it is needed.
     #[must_use]
     pub fn new(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into().into(), running: Arc::new(Semaphore::new(RUNNING_MAX)) }
+        Self { folder: folder.into().into(), running: Arc::new(Semaphore::new(RUNNING_MAX)), time_max: TIME_MAX }
+    }
+
+    /// The same for who ends what takes too long by other means: a whole history may take long to fetch.
+    #[must_use]
+    pub fn patient(self, time_max: Duration) -> Self {
+        Self { time_max, ..self }
     }
 
     /// Sees to it that the mirror has a commit: by its ref first, and where that is elsewhere by now, by its
@@ -169,7 +181,8 @@ impl Git {
                 (sha.to_string(), found)
             }
         };
-        let commit = found.ok_or_else(|| GitError::new(format!("{wanted} is not at {}", remote.url)))?;
+        let absent = || GitError { absent: true, ..GitError::new(format!("{wanted} is not at {}", remote.url)) };
+        let commit = found.ok_or_else(absent)?;
         mirror.keep(git_ref, &commit).await?;
         Ok(commit)
     }
@@ -290,7 +303,7 @@ impl Git {
             let std::fs::TryLockError::WouldBlock = error else {
                 return Err(GitError::new(format!("{} cannot be locked: {error}", path.display())));
             };
-            if boot_now().0.saturating_sub(since.0) > TIME_MAX_MS {
+            if u128::from(boot_now().since(since)) > self.time_max.as_millis() {
                 return Err(GitError::new(format!("another git uses the mirror of {} for too long", remote.url)));
             }
             sleep(LOCK_PAUSE).await;
@@ -395,6 +408,6 @@ impl Mirror<'_> {
     async fn output(&self, inside: Option<&Path>, arguments: &[&OsStr], bytes_max: usize) -> Result<Output, GitError> {
         let _permit = self.git.running.acquire().await.map_err(|_| GitError::new("the broker stops"))?;
         let call = Call { home: &self.home, inside, arguments, bytes_max, login: self.remote };
-        call.run(TIME_MAX).await
+        call.run(self.git.time_max).await
     }
 }

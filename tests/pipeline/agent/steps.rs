@@ -84,7 +84,7 @@ fn a_commit_that_does_not_exist_fails_and_a_repository_that_cannot_be_had_loses(
     let _agent = lab.agent(&[]);
     let build = lab.build(&[], &[("one", "true")], |job| job["checkout"]["sha"] = json!("1a".repeat(20)));
     assert_eq!(lab.finished(build)["result"], "failed");
-    assert!(lab.log(build).contains("the repository has no commit 1a1a"), "{}", lab.log(build));
+    assert!(lab.log(build).contains("not our ref 1a1a"), "{}", lab.log(build));
     let build = lab.build(&[], &[("one", "true")], |job| {
         job["checkout"]["url"] = json!("http://127.0.0.1:1/acme/app.git");
         job["checkout"]["user"] = json!("robot");
