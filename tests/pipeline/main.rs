@@ -6,8 +6,13 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+#[expect(dead_code, reason = "every test binary uses its own part of the harness")]
+#[path = "../lead/brokers.rs"]
+mod brokers;
+
 mod agent;
 mod builds;
+mod failover;
 mod fake;
 mod recipes;
 mod restart;
