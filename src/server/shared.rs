@@ -7,6 +7,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::front::Process;
+use super::http::hooks;
 use super::limits::{FOLLOWERS_MAX, LOG_FOLLOWERS_MAX};
 use crate::engine::handle::Handle;
 use crate::pipeline::Pipeline;
@@ -36,6 +37,8 @@ pub struct Shared {
     pub followers: Arc<Semaphore>,
     /// Places for followers of logs.
     pub log_followers: Arc<Semaphore>,
+    /// Places for bodies of forges' deliveries.
+    pub hook_bodies: Arc<Semaphore>,
     /// What runs builds; `None` where no repository is configured.
     pub pipeline: Option<Arc<Pipeline>>,
     /// Logs of builds; there with the pipeline, and by themselves in tests.
@@ -49,7 +52,8 @@ impl Shared {
         let closing = process.closing.child_token();
         let followers = Arc::new(Semaphore::new(FOLLOWERS_MAX));
         let log_followers = Arc::new(Semaphore::new(LOG_FOLLOWERS_MAX));
-        Self { process, handle, inventory, closing, followers, log_followers, pipeline: None, logs: None }
+        let hook_bodies = hooks::places();
+        Self { process, handle, inventory, closing, followers, log_followers, hook_bodies, pipeline: None, logs: None }
     }
 
     /// The same with builds.

@@ -14,6 +14,7 @@ mod agent;
 mod builds;
 mod failover;
 mod fake;
+mod hooks;
 mod recipes;
 mod restart;
 mod statuses;

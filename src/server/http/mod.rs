@@ -1,11 +1,12 @@
 //! HTTP: the routes, one file per family.
 //!
 //! Everything the command line does, leases for clients without a socket, the journal, and what
-//! probes and scrapers ask. Every request is admitted first, whatever it asks for.
+//! probes and scrapers ask. Every request is admitted first, whatever it asks for, but for deliveries of forges.
 
 mod asking;
 mod builds;
 mod deliveries;
+pub mod hooks;
 mod journal;
 mod leases;
 mod logs;
@@ -74,6 +75,8 @@ pub fn router<R: Reader>(app: App<R>) -> Router {
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(admitted)
+        // Beside the admission: these prove themselves.
+        .merge(hooks::routes())
         .with_state(app)
 }
 
