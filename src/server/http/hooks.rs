@@ -61,7 +61,7 @@ async fn receive(State(shared): State<Arc<Shared>>, Named(forge): Named<String>,
 
 async fn deliver(shared: &Shared, forge: &str, request: Request) -> Result<(StatusCode, HookAnswer), Response> {
     let pipeline = shared.pipeline().map_err(|error| Refusal(error).into_response())?;
-    let forge = named(forge)?;
+    let forge = named(forge).map_err(IntoResponse::into_response)?;
     let secrets = pipeline.settings.hooks.of(forge);
     if secrets.is_empty() {
         let message = format!(
@@ -101,14 +101,14 @@ fn answer(received: Received, reason: Option<String>) -> (StatusCode, HookAnswer
     }
 }
 
-fn named(forge: &str) -> Result<Forge, Response> {
+fn named(forge: &str) -> Result<Forge, Refusal> {
     match forge {
         "gitea" | "forgejo" => Ok(Forge::Gitea),
         "github" => Ok(Forge::Github),
         "gitlab" => Ok(Forge::Gitlab),
         other => {
             let message = format!("there is no forge `{}`: there are github, gitlab and gitea", cut(other));
-            Err(with_status(404, "not_found", message))
+            Err(Refusal(RpcError::new("not_found", message)))
         }
     }
 }
@@ -131,13 +131,13 @@ struct Places<'p> {
 
 impl Places<'_> {
     /// Takes what is missing for so many bytes.
-    fn fit(&mut self, bytes: usize) -> Result<(), Response> {
+    fn fit(&mut self, bytes: usize) -> Result<(), Refusal> {
         while self.held.len() * UNIT_BYTES < bytes {
             match self.all.try_acquire() {
                 Ok(permit) => self.held.push(permit),
                 Err(_) => {
                     let message = "the broker is reading as much of deliveries as it may: send it again";
-                    return Err(Refusal(RpcError::new(code::OVERLOADED, message)).into_response());
+                    return Err(Refusal(RpcError::new(code::OVERLOADED, message)));
                 }
             }
         }
@@ -166,7 +166,7 @@ async fn arrive(headers: &HeaderMap, body: Body, places: &mut Places<'_>) -> Res
             if bytes > BODY_BYTES_MAX {
                 return Err(too_long());
             }
-            places.fit(bytes)?;
+            places.fit(bytes).map_err(IntoResponse::into_response)?;
             kept.extend_from_slice(&piece);
         }
         Ok::<Vec<u8>, Response>(kept)
