@@ -1,5 +1,6 @@
-//! `leasehold agent` against a real broker whose conductor is played by hand: what its builds do, print and
-//! leave behind, whoever is killed and whatever goes wrong on the way.
+//! `leasehold agent` against a real broker: what its builds do, print and leave behind, whoever is killed and
+//! whatever goes wrong on the way. In [`whole`] builds are conducted by that broker; elsewhere by hand, so that
+//! answers can be lost, and a lease be ended to the moment.
 
 mod containers;
 mod endings;
@@ -7,6 +8,7 @@ mod logs;
 mod podman;
 mod stand_in;
 mod steps;
+mod whole;
 
 /// The phone's secret.
 const PIN: &str = "pin-4711-of-the-test";

@@ -404,6 +404,12 @@ pub struct Held {
 }
 
 impl Fifo {
+    /// Makes one.
+    pub fn make(path: &Path) -> Self {
+        nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO can be made");
+        Self { path: path.to_owned() }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -444,9 +450,7 @@ impl Held {
 impl StandIn {
     /// A FIFO for a build.
     pub fn fifo(&self) -> Fifo {
-        let path = self.dir.path().join(format!("fifo-{}", self.last + 1));
-        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO can be made");
-        Fifo { path }
+        Fifo::make(&self.dir.path().join(format!("fifo-{}", self.last + 1)))
     }
 
     /// Runs an agent while `work` is done.
