@@ -66,7 +66,7 @@ macro_rules! tests {
     };
 }
 
-tests! { broker_says cel commands config deliveries frames inventory journal log_times need pipelines sse }
+tests! { broker_says cel commands config deliveries frames inventory journal lines log_times need pipelines sse }
 
 #[test]
 fn every_target_is_run_everywhere() {

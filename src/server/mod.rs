@@ -13,6 +13,7 @@ pub mod hand_out;
 pub mod http;
 pub mod limits;
 pub mod listen;
+pub mod page;
 pub mod shared;
 pub mod sight;
 pub mod websocket;

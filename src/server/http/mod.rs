@@ -3,7 +3,7 @@
 //! Everything the command line does, leases for clients without a socket, the journal, and what
 //! probes and scrapers ask. Every request is admitted first, whatever it asks for, but for deliveries of forges.
 
-mod asking;
+pub mod asking;
 mod builds;
 mod deliveries;
 pub mod hooks;
@@ -30,7 +30,7 @@ use axum::routing::{any, get, post};
 use super::front::Process;
 use super::limits::BODY_BYTES_MAX;
 use super::shared::App;
-use super::{admission, websocket};
+use super::{admission, page, websocket};
 use crate::protocol::{INVENTORY_BYTES_MAX, WEBSOCKET_PATH};
 use crate::store::Reader;
 
@@ -39,6 +39,7 @@ pub fn router<R: Reader>(app: App<R>) -> Router {
     let admitted = middleware::from_fn_with_state(app.shared.process.clone(), admit);
     // A file as JSON text is longer than the file: what is escaped takes two bytes.
     let long_body = DefaultBodyLimit::max(2 * INVENTORY_BYTES_MAX);
+    let pages = app.shared.pipeline.clone().map(|pipeline| Arc::new(page::Pages::of(pipeline)));
     Router::new()
         .route(WEBSOCKET_PATH, any(websocket::upgrade))
         .route("/healthz", get(status::healthz))
@@ -71,6 +72,7 @@ pub fn router<R: Reader>(app: App<R>) -> Router {
         .merge(builds::routes())
         .merge(deliveries::routes())
         .merge(logs::routes())
+        .merge(page::routes(pages))
         .fallback(problem::unknown_route)
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

@@ -8,12 +8,14 @@
 mod bytes;
 mod commands;
 mod deliveries;
+mod lines;
 mod mutate;
 mod said;
 mod texts;
 
 pub use commands::commands;
 pub use deliveries::deliveries;
+pub use lines::lines;
 pub use mutate::Mutator;
 pub use said::{broker_says, sse};
 pub use texts::{cel, config, frames, inventory, journal, log_times, need, pipelines};
@@ -40,6 +42,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "frames", body: frames, tries: 5_000 },
     Target { name: "inventory", body: inventory, tries: 1_000 },
     Target { name: "journal", body: journal, tries: 1_000 },
+    Target { name: "lines", body: lines, tries: 2_000 },
     Target { name: "log_times", body: log_times, tries: 5_000 },
     Target { name: "need", body: need, tries: 5_000 },
     Target { name: "pipelines", body: pipelines, tries: 2_000 },

@@ -1,0 +1,92 @@
+//! The builds and logs of this broker, as the pages read them.
+
+use std::sync::Arc;
+
+use super::source::{Action, Answer, LogLine, Source};
+use crate::builds::build::{Build, BuildId};
+use crate::builds::change::Note;
+use crate::builds::log::{LogId, LogStatus};
+use crate::pipeline::Pipeline;
+use crate::pipeline::logs::{Line, LogError};
+use crate::protocol::error::{RpcError, code};
+use crate::server::http::problem::Refusal;
+use crate::store::builds::BuildFilter;
+
+/// What runs builds here.
+pub struct Live(pub Arc<Pipeline>);
+
+fn failed(error: &LogError) -> Refusal {
+    tracing::warn!(%error, "a log could not be read for a page");
+    Refusal(RpcError::new(code::UNAVAILABLE, "the log cannot be read now: try again"))
+}
+
+impl From<Line> for LogLine {
+    fn from(line: Line) -> Self {
+        let Line { number, offset, at_ms, bytes, cut, ended: _ } = line;
+        Self { number, offset, at_ms, bytes, cut }
+    }
+}
+
+impl Source for Live {
+    fn repositories(&self) -> Vec<Arc<str>> {
+        self.0.settings.repositories.iter().map(|repository| repository.name.clone()).collect()
+    }
+
+    fn build(&self, id: BuildId) -> Answer<'_, Option<Build>> {
+        Box::pin(async move { Ok(self.0.conductor.build(id).await?) })
+    }
+
+    fn builds<'a>(&'a self, filter: &'a BuildFilter) -> Answer<'a, Vec<Build>> {
+        Box::pin(async move { Ok(self.0.conductor.builds(filter).await?) })
+    }
+
+    fn notes(&self, id: BuildId) -> Answer<'_, Vec<Note>> {
+        Box::pin(async move { Ok(self.0.conductor.notes(id).await?) })
+    }
+
+    fn log(&self, log: LogId) -> Answer<'_, Option<LogStatus>> {
+        Box::pin(async move {
+            let status = self.0.logs.status(log).await.map_err(|error| failed(&error))?;
+            let empty = status.bytes == 0 && status.end.is_none();
+            if !empty {
+                return Ok(Some(status));
+            }
+            // Nothing has come. Of a build that is over, or whose attempt it is no more, nothing will.
+            let build = self.0.conductor.build(log.build).await?;
+            let waits = build.is_some_and(|build| !build.phase.is_final() && build.attempt == log.attempt);
+            Ok(waits.then_some(status))
+        })
+    }
+
+    fn lines(&self, log: LogId, from: u64, count: u64) -> Answer<'_, Vec<LogLine>> {
+        Box::pin(async move {
+            let count = usize::try_from(count).unwrap_or(usize::MAX);
+            let lines = self.0.logs.lines(log, from, count).await.map_err(|error| failed(&error))?;
+            Ok(lines.into_iter().map(LogLine::from).collect())
+        })
+    }
+
+    fn grown(&self, log: LogId, known_bytes: u64) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let mut following = self.0.logs.changed(log).await.map_err(|error| failed(&error))?;
+            while following.status().more() && following.status().bytes == known_bytes {
+                if following.changed().await.is_err() {
+                    break;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    fn act<'a>(&'a self, id: BuildId, action: Action, by: &'a str) -> Answer<'a, BuildId> {
+        Box::pin(async move {
+            let conductor = &self.0.conductor;
+            match action {
+                Action::Approve => conductor.approve(id, None, by.into()).await.map(|build| build.id),
+                Action::Cancel => conductor.cancel(id, None, by.into()).await.map(|build| build.id),
+                Action::Retry => conductor.retry(id, by.into()).await,
+            }
+            .map_err(Refusal)
+        })
+    }
+}
