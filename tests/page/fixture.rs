@@ -16,6 +16,7 @@ use leasehold::server::page::{Pages, routes};
 use leasehold::store::builds::BuildFilter;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 /// When the builds here were made: a fixed moment, Unix milliseconds.
 pub const MADE_MS: i64 = 1_795_773_600_000;
@@ -174,7 +175,7 @@ impl Fixture {
     pub async fn serve(&self) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("it is bound");
-        let routes: axum::Router = routes(Some(Arc::new(Pages::new(Arc::new(self.clone())))));
+        let routes: axum::Router = routes(Some(Arc::new(Pages::new(Arc::new(self.clone()), CancellationToken::new()))));
         tokio::spawn(async move { axum::serve(listener, routes).await });
         address
     }

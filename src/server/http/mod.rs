@@ -39,7 +39,8 @@ pub fn router<R: Reader>(app: App<R>) -> Router {
     let admitted = middleware::from_fn_with_state(app.shared.process.clone(), admit);
     // A file as JSON text is longer than the file: what is escaped takes two bytes.
     let long_body = DefaultBodyLimit::max(2 * INVENTORY_BYTES_MAX);
-    let pages = app.shared.pipeline.clone().map(|pipeline| Arc::new(page::Pages::of(pipeline)));
+    let closing = &app.shared.closing;
+    let pages = app.shared.pipeline.clone().map(|pipeline| Arc::new(page::Pages::of(pipeline, closing.clone())));
     Router::new()
         .route(WEBSOCKET_PATH, any(websocket::upgrade))
         .route("/healthz", get(status::healthz))

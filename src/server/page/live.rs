@@ -29,7 +29,7 @@ impl From<Line> for LogLine {
 
 impl Source for Live {
     fn repositories(&self) -> Vec<Arc<str>> {
-        self.0.settings.repositories.iter().map(|repository| repository.name.clone()).collect()
+        self.0.settings.repositories.keys().cloned().collect()
     }
 
     fn build(&self, id: BuildId) -> Answer<'_, Option<Build>> {
@@ -69,12 +69,13 @@ impl Source for Live {
     fn grown(&self, log: LogId, known_bytes: u64) -> Answer<'_, ()> {
         Box::pin(async move {
             let mut following = self.0.logs.changed(log).await.map_err(|error| failed(&error))?;
-            while following.status().more() && following.status().bytes == known_bytes {
-                if following.changed().await.is_err() {
-                    break;
+            loop {
+                let status = following.status();
+                if !status.more() || status.bytes != known_bytes {
+                    return Ok(());
                 }
+                following.news().await;
             }
-            Ok(())
         })
     }
 

@@ -36,6 +36,7 @@ use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use self::outline::Outlines;
 use self::source::Source;
@@ -56,20 +57,21 @@ pub struct Pages {
     outlines: Outlines,
     followers: Semaphore,
     scans: Semaphore,
+    closing: CancellationToken,
 }
 
 impl Pages {
-    /// Pages of the builds that this broker runs.
+    /// Pages of the builds that this broker runs. Nobody waits any more when it is `closing`.
     #[must_use]
-    pub fn of(pipeline: Arc<Pipeline>) -> Self {
-        Self::new(Arc::new(live::Live(pipeline)))
+    pub fn of(pipeline: Arc<Pipeline>, closing: CancellationToken) -> Self {
+        Self::new(Arc::new(live::Live(pipeline)), closing)
     }
 
     /// Pages of these builds.
     #[must_use]
-    pub fn new(source: Arc<dyn Source>) -> Self {
+    pub fn new(source: Arc<dyn Source>, closing: CancellationToken) -> Self {
         let (followers, scans) = (Semaphore::new(FOLLOWERS_MAX), Semaphore::new(SCANS_MAX));
-        Self { source, outlines: Outlines::default(), followers, scans }
+        Self { source, outlines: Outlines::default(), followers, scans, closing }
     }
 }
 

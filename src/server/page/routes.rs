@@ -185,8 +185,11 @@ pub async fn lines(
     if let Some(known) = asked.known
         && let Ok(_place) = pages.followers.try_acquire()
     {
-        let grown = tokio::time::timeout(WAIT_FOR_GROWTH, source.grown(log, known)).await;
-        grown.unwrap_or(Ok(()))?;
+        tokio::select! {
+            grown = source.grown(log, known) => grown?,
+            () = tokio::time::sleep(WAIT_FOR_GROWTH) => {}
+            () = pages.closing.cancelled() => {}
+        }
     }
     let look = Look::at(source, log).await?.ok_or_else(|| not_found(format!("log of build {} any more", log.build)))?;
     let window = look.from(source, asked.from, asked.count.unwrap_or(LINES_MAX)).await?;
