@@ -29,6 +29,7 @@ mod writer;
 use std::fmt;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
@@ -288,10 +289,12 @@ impl Logs {
     /// When the books cannot be read.
     pub async fn changed(&self, id: LogId) -> Result<Following, LogError> {
         let open = self.open(id);
-        let mut slot = open.writer.lock().await;
-        self.loaded(&open, &mut slot).await?;
+        // Who only reads does not wait for an append under way.
+        if !open.read.load(Ordering::Acquire) {
+            let mut slot = open.writer.lock().await;
+            self.loaded(&open, &mut slot).await?;
+        }
         let told = open.told.subscribe();
-        drop(slot);
         Ok(Following { told, _open: open })
     }
 
@@ -333,6 +336,7 @@ impl Logs {
                     *told = news;
                     is_news
                 });
+                open.read.store(true, Ordering::Release);
                 Ok(slot.insert(writer))
             }
         }

@@ -4,6 +4,7 @@
 //! does not read what the one before it knew.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use tokio::sync::watch;
@@ -23,8 +24,10 @@ pub(super) struct Open {
     pub id: LogId,
     /// What its writer knows; `None` where it has to be read. Whoever writes holds this.
     pub writer: tokio::sync::Mutex<Option<Writer>>,
-    /// How far it is, as of what is durable.
+    /// How far it is, as of what is durable, once `read` is set.
     pub told: watch::Sender<LogStatus>,
+    /// Set for good when it was read how far it is.
+    pub read: AtomicBool,
 }
 
 /// All that are open.
@@ -49,7 +52,12 @@ impl Table {
         if logs.known.len() >= GONE_MAX {
             logs.known.retain(|_, open| open.strong_count() > 0);
         }
-        let open = Arc::new(Open { id, writer: tokio::sync::Mutex::new(None), told: watch::Sender::default() });
+        let open = Arc::new(Open {
+            id,
+            writer: tokio::sync::Mutex::new(None),
+            told: watch::Sender::default(),
+            read: AtomicBool::new(false),
+        });
         logs.known.insert(id, Arc::downgrade(&open));
         logs.stay.push_back(Arc::clone(&open));
         if logs.stay.len() > STAY_MAX {
