@@ -15,6 +15,7 @@ mod builds;
 mod failover;
 mod fake;
 mod hooks;
+mod logs;
 mod recipes;
 mod restart;
 mod statuses;
