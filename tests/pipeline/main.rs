@@ -12,6 +12,7 @@ mod brokers;
 
 mod agent;
 mod builds;
+mod command;
 mod failover;
 mod fake;
 mod forks;

@@ -227,11 +227,10 @@ impl Draft<'_> {
             if ending.to == Phase::Queued {
                 self.again(build, &ending.reason.clone(), &ending.by);
             } else {
-                let phase = ending.to;
                 let held = build.lease.is_some();
                 self.finish(build);
                 if held {
-                    self.note(id, format!("{phase}: its lease is over"), &ending.by);
+                    self.note(id, "its lease is over", &ending.by);
                 }
             }
             return self.end_of(id);

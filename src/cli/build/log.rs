@@ -9,14 +9,16 @@ use std::time::Duration;
 use clap::Args;
 use sha2::{Digest as _, Sha256};
 
-use super::build_number;
 use super::screen::ForTerminal;
+use super::{build_number, is_over};
 use crate::cli::broker::{Broker, path_with};
 use crate::cli::{Failure, exit_code, output};
 use crate::protocol::builds::{BuildInfo, LogGap, LogLines};
 
 /// How soon a log is asked for again after the connection was lost.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often it is looked whether a build whose log has ended is over.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Which log, and how.
 #[derive(Debug, Args)]
@@ -24,7 +26,7 @@ pub(super) struct LogOptions {
     /// The build's number
     #[arg(value_parser = build_number)]
     build: u64,
-    /// Print what comes until the build is over, and exit with 0 where it passed and 1 where not
+    /// Print what comes until the build is over, its further attempts too; exit with 0 where it passed, else 1
     #[arg(short, long)]
     follow: bool,
     /// Of this attempt [default: the last]
@@ -37,26 +39,59 @@ pub(super) struct LogOptions {
 
 /// Prints it.
 pub(super) fn log(broker: &Broker, options: &LogOptions) -> Result<u8, Failure> {
-    let begun: BuildInfo = broker.get(&format!("/v1/builds/{}", options.build))?;
-    let attempt = options.attempt.unwrap_or(begun.attempt);
-    let screen = (!options.raw && std::io::stdout().is_terminal()).then(ForTerminal::default);
-    let mut reading =
-        Reading { broker, build: options.build, attempt, at: 0, hash: Sha256::new(), whole: true, screen };
-    let read =
-        broker.block_on(async { if options.follow { reading.follow().await } else { reading.as_it_is().await } })?;
-    if read == Over::Reader {
-        return Ok(exit_code::DONE);
+    let build = options.build;
+    let begun = look(broker, build)?;
+    let mut attempt = options.attempt.unwrap_or(begun.attempt);
+    let screen = !options.raw && std::io::stdout().is_terminal();
+    loop {
+        let mut reading = Reading::new(broker, build, attempt, screen);
+        let read = broker
+            .block_on(async { if options.follow { reading.follow().await } else { reading.as_it_is().await } })?;
+        if read == Over::Reader {
+            return Ok(exit_code::DONE);
+        }
+        let ended = if options.follow { over(broker, build, attempt)? } else { look(broker, build)? };
+        if ended.attempt == attempt {
+            reading.check(&ended)?;
+        }
+        if !options.follow {
+            return Ok(exit_code::DONE);
+        }
+        if ended.attempt > attempt && options.attempt.is_none() {
+            output::say(&format!("leasehold: attempt {attempt} was lost; attempt {} follows", ended.attempt));
+            attempt = ended.attempt;
+            continue;
+        }
+        return how_it_went(&ended, attempt);
     }
-    let ended: BuildInfo = broker.get(&format!("/v1/builds/{}", options.build))?;
-    if ended.attempt == attempt {
-        reading.check(&ended)?;
+}
+
+fn look(broker: &Broker, build: u64) -> Result<BuildInfo, Failure> {
+    broker.get(&format!("/v1/builds/{build}"))
+}
+
+/// The build once an attempt of it is over: its log ends a little earlier.
+fn over(broker: &Broker, build: u64, attempt: u32) -> Result<BuildInfo, Failure> {
+    loop {
+        match look(broker, build) {
+            Ok(info) if info.attempt > attempt || is_over(&info) => return Ok(info),
+            Err(failure) if failure.code != exit_code::OWN => return Err(failure),
+            Ok(_) | Err(_) => broker.block_on(async { tokio::time::sleep(LOOK_EVERY).await }),
+        }
     }
-    if options.follow && ended.state != "passed" {
-        let why = ended.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        output::say(&format!("leasehold: build #{} is {}{why}", options.build, ended.state));
+}
+
+fn how_it_went(build: &BuildInfo, attempt: u32) -> Result<u8, Failure> {
+    if build.attempt > attempt {
+        output::say(&format!("leasehold: attempt {attempt} of build #{} was lost", build.build));
         return Ok(exit_code::REFUSED);
     }
-    Ok(exit_code::DONE)
+    if build.state == "passed" {
+        return Ok(exit_code::DONE);
+    }
+    let why = build.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    output::say(&format!("leasehold: build #{} is {}{why}", build.build, build.state));
+    Ok(exit_code::REFUSED)
 }
 
 /// Which end is gone.
@@ -81,7 +116,12 @@ struct Reading<'b> {
     screen: Option<ForTerminal>,
 }
 
-impl Reading<'_> {
+impl<'b> Reading<'b> {
+    fn new(broker: &'b Broker, build: u64, attempt: u32, for_terminal: bool) -> Self {
+        let screen = for_terminal.then(ForTerminal::default);
+        Self { broker, build, attempt, at: 0, hash: Sha256::new(), whole: true, screen }
+    }
+
     /// What there is now.
     async fn as_it_is(&mut self) -> Result<Over, Failure> {
         let about = self.about().await?;

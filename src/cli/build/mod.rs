@@ -84,7 +84,7 @@ enum Act {
     Start {
         /// The repository, OWNER/NAME as in the broker's configuration
         repository: String,
-        /// A branch, refs/tags/NAME or refs/pull/NUMBER/head [default: main]
+        /// A branch, refs/tags/NAME or refs/pull/NUMBER/head [default: the repository's own branch]
         #[arg(long = "ref", value_name = "REF")]
         git_ref: Option<String>,
         /// Only this pipeline [default: all of the commit's]
@@ -219,6 +219,11 @@ fn state(build: &BuildInfo) -> Cell {
         _ => Style::Plain,
     };
     Cell::styled(text, style)
+}
+
+/// Whether nothing more comes of a build.
+fn is_over(build: &BuildInfo) -> bool {
+    !matches!(build.state.as_str(), "blocked" | "queued" | "preparing" | "running")
 }
 
 /// How long it has run, or ran.

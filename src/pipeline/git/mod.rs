@@ -197,7 +197,9 @@ impl Git {
         let text = output.text();
         let branch = text.lines().find_map(|line| line.strip_prefix("ref: ")?.split('\t').next());
         let branch = branch.filter(|branch| check_ref(branch).is_ok());
-        branch.map(str::to_owned).ok_or_else(|| GitError::new(format!("{} does not say its branch", remote.url)))
+        branch.map(str::to_owned).ok_or_else(|| {
+            GitError::new(format!("the HEAD of {} names no branch that is there: say which with --ref", remote.url))
+        })
     }
 
     /// A file at a commit that the mirror has; `None` where there is none.
