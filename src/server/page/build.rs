@@ -91,7 +91,10 @@ impl View<'_> {
                 span { "by " (shown(&build.by)) }
                 (self.took())
             }
-            @if let Some(reason) = &build.reason { p class="reason" { (shown(reason)) } }
+            // What is over says why by its ending.
+            @if let Some(reason) = build.reason.as_ref().filter(|_| build.ending.is_none()) {
+                p class="reason" { (shown(reason)) }
+            }
             @if let Some(ending) = &build.ending {
                 p class="reason" {
                     (shown(&ending.reason)) " (" (shown(&ending.by)) ", "
