@@ -108,6 +108,18 @@ async fn the_list_is_narrowed_and_goes_on() {
 }
 
 #[tokio::test]
+async fn lines_of_all_logs_are_links_to_their_place() {
+    let fixture = Fixture::new();
+    fixture.put(build(7, Phase::Failed, "Find me"), "line\n");
+    let at = fixture.serve().await;
+    let page = get(at, "/builds/search?q=needle").await;
+    assert!(page.body.contains("href=\"/builds/7?attempt=1&amp;from=10#L30\">30</a>"), "{}", page.body);
+    assert!(page.body.contains("&lt;b&gt;needle&lt;/b&gt;") && page.body.contains("2 logs that have ended"));
+    assert_eq!(get(at, "/builds/search").await.status, 200);
+    assert_eq!(get(at, "/builds/search?q=x&cursor=y").await.status, 400);
+}
+
+#[tokio::test]
 async fn a_page_of_long_lines_stays_bounded() {
     let fixture = Fixture::new();
     let long = format!("{}\n", "<".repeat(1_000_000));

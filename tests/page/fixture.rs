@@ -11,6 +11,7 @@ use leasehold::builds::change::Note;
 use leasehold::builds::happening::Sha;
 use leasehold::builds::log::{Gap, LogId, LogStatus};
 use leasehold::builds::plan::{Concurrency, Plan};
+use leasehold::pipeline::search::{Found, Hit, Question};
 use leasehold::server::page::source::{Action, Answer, LogLine, Source};
 use leasehold::server::page::{Pages, routes};
 use leasehold::store::builds::BuildFilter;
@@ -257,6 +258,20 @@ impl Source for Fixture {
             while same(self.log_of(log)) && changes.changed().await.is_ok() {}
             Ok(())
         })
+    }
+
+    fn search<'a>(&'a self, _: &'a Question) -> Answer<'a, Found> {
+        let build = self.kept.lock().expect("nobody panics with it").values().next().map(|(build, _)| build.clone());
+        let hit = |build: Build| Hit {
+            build: build.into(),
+            attempt: 1,
+            line: 30,
+            at_ms: None,
+            text: "<b>needle</b>".to_owned(),
+            more_in_log: true,
+        };
+        let hits = build.map(hit).into_iter().collect();
+        Box::pin(async move { Ok(Found { hits, next: None, unfinished: false, to_index: 2, trouble: None }) })
     }
 
     fn act<'a>(&'a self, id: BuildId, action: Action, _: &'a str) -> Answer<'a, BuildId> {

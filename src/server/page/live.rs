@@ -8,6 +8,7 @@ use crate::builds::change::Note;
 use crate::builds::log::{LogId, LogStatus};
 use crate::pipeline::Pipeline;
 use crate::pipeline::logs::{Line, LogError};
+use crate::pipeline::search::{Found, Question};
 use crate::protocol::error::{RpcError, code};
 use crate::server::http::problem::Refusal;
 use crate::store::builds::BuildFilter;
@@ -76,6 +77,15 @@ impl Source for Live {
                 }
                 following.news().await;
             }
+        })
+    }
+
+    fn search<'a>(&'a self, asked: &'a Question) -> Answer<'a, Found> {
+        Box::pin(async move {
+            self.0.search.search(asked).await.map_err(|error| {
+                tracing::warn!(%error, "a search could not be answered");
+                Refusal(RpcError::new(code::UNAVAILABLE, "the logs cannot be searched now: try again"))
+            })
         })
     }
 

@@ -21,6 +21,7 @@ pub mod marks;
 pub mod outline;
 mod palette;
 mod routes;
+mod search;
 pub mod source;
 pub mod terminal;
 pub mod window;
@@ -80,6 +81,7 @@ pub fn routes<S: Clone + Send + Sync + 'static>(pages: Option<Arc<Pages>>) -> Ro
     Router::new()
         .route("/assets/{file}", get(assets::serve))
         .route("/builds", get(routes::list))
+        .route("/builds/search", get(routes::search))
         .route("/builds/{id}", get(routes::build))
         .route("/builds/{id}/lines", get(routes::lines))
         .route("/builds/{id}/outline", get(routes::outline))

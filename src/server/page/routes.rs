@@ -14,11 +14,13 @@ use serde::{Deserialize, Serialize};
 use super::layout::Sorry;
 use super::source::Action;
 use super::window::{LINES_MAX, Look, Window};
-use super::{Pages, build, list};
+use super::{Pages, build, list, search};
 use crate::builds::build::{Build, BuildId, Phase};
 use crate::builds::log::LogId;
 use crate::clock::wall_now_ms;
+use crate::pipeline::search::{HITS_DEFAULT, Query, Question};
 use crate::protocol::error::{RpcError, code};
+use crate::server::convert::invalid;
 use crate::server::http::asking::{Asker, number};
 use crate::server::http::problem::{Asked, Named, Refusal, not_found};
 use crate::store::builds::BuildFilter;
@@ -93,6 +95,33 @@ pub async fn list(At(pages): At, Asked(asked): Asked<ListAsked>) -> Result<Html<
     let more = builds.len() > BUILDS_PER_PAGE;
     builds.truncate(BUILDS_PER_PAGE);
     Ok(list::page(&asked, &pages.source.repositories(), &builds, more, wall_now_ms()))
+}
+
+/// What to look for in all logs.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct SearchAsked {
+    q: String,
+    cursor: Option<String>,
+}
+
+/// `GET /builds/search`: lines of all logs.
+pub async fn search(At(pages): At, Asked(asked): Asked<SearchAsked>) -> Result<Html<String>, Sorry> {
+    if asked.q.trim().is_empty() {
+        return Ok(search::page("", None));
+    }
+    let unknown = |()| Refusal(invalid("`cursor` is not one that this broker gave: begin at the first page"));
+    let question = Question {
+        query: Query::parse(&asked.q).map_err(|said| Refusal(invalid(format!("`q`: {said}"))))?,
+        repository: None,
+        pipeline: None,
+        phases: Vec::new(),
+        since_ms: None,
+        limit: HITS_DEFAULT,
+        cursor: asked.cursor.as_deref().map(str::parse).transpose().map_err(unknown)?,
+    };
+    let found = pages.source.search(&question).await?;
+    Ok(search::page(&asked.q, Some(&found)))
 }
 
 /// Which part of a build's page.

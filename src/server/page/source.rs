@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::builds::build::{Build, BuildId};
 use crate::builds::change::Note;
 use crate::builds::log::{LogId, LogStatus};
+use crate::pipeline::search::{Found, Question};
 use crate::server::http::problem::Refusal;
 use crate::store::builds::BuildFilter;
 
@@ -64,6 +65,9 @@ pub trait Source: Send + Sync + 'static {
 
     /// Comes back when a log has another length than this, or its end.
     fn grown(&self, log: LogId, known_bytes: u64) -> Answer<'_, ()>;
+
+    /// Looks for words in the logs of all builds.
+    fn search<'a>(&'a self, asked: &'a Question) -> Answer<'a, Found>;
 
     /// Does something to a build; answers the build to go on with, which of a retry is the new one.
     fn act<'a>(&'a self, id: BuildId, action: Action, by: &'a str) -> Answer<'a, BuildId>;
