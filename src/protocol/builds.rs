@@ -164,6 +164,53 @@ pub struct BuildCancel {
     pub reason: Option<String>,
 }
 
+/// Lines that were looked for (`GET /v1/builds/search`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SearchPage {
+    /// Newest builds first, and lines of a log in their order.
+    pub items: Vec<SearchHit>,
+    /// `cursor` for the next page; absent on the last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// Time ran out before the page was full: `next` goes on from there.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unfinished: bool,
+    /// Logs that have ended and are not in the index yet: nothing of them is found.
+    pub to_index: u64,
+    /// Why the index is not used, or not kept up to date.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
+}
+
+/// A line that was looked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SearchHit {
+    /// The build.
+    pub build: u64,
+    /// The attempt whose log has it.
+    pub attempt: u32,
+    /// The line's number, from 1.
+    pub line: u64,
+    /// When it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_ms: Option<i64>,
+    /// What it says, without colours; of a long line the part around what was looked for.
+    pub text: String,
+    /// The log has more such lines, which are passed over here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub more_in_log: bool,
+    /// The build's repository.
+    pub repository: String,
+    /// Its pipeline.
+    pub pipeline: String,
+    /// `branch main`, `pull request 7`, `tag v1`.
+    pub branch: String,
+    /// Its state.
+    pub state: String,
+    /// The page that shows the line, from the broker's own address on.
+    pub url: String,
+}
+
 /// A delivery of a forge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DeliveryInfo {

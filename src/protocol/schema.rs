@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::builds::{
     BuildApprove, BuildCancel, BuildInfo, BuildPage, BuildReport, BuildStart, BuildTake, BuildsStarted, DeliveryInfo,
-    DeliveryPage, DeliveryShown, Job, LogLines, LogStored, WorkInfo,
+    DeliveryPage, DeliveryShown, Job, LogLines, LogStored, SearchPage, WorkInfo,
 };
 use super::call::{
     ClaimRequest, Done, Empty, LeaseCancel, LeaseEndingNotice, LeaseExtend, LeaseExtended, LeaseReach, LeaseRelease,
@@ -153,6 +153,15 @@ fn of_builds() -> Vec<Route> {
             .plain("application/octet-stream"),
         route("get", "/v1/builds/{id}/lines", "Lines of a build's log", Json(of::<LogLines>()))
             .query(&["attempt", "from", "count"]),
+        route("get", "/v1/builds/search", "Lines of all builds' logs", Json(of::<SearchPage>())).query(&[
+            "q",
+            "repository",
+            "pipeline",
+            "state",
+            "since",
+            "limit",
+            "cursor",
+        ]),
         route("get", "/builds/{id}/log", "A build's log as text, also while it grows", Text("text/plain"))
             .query(&["attempt", "offset", "follow"]),
     ]

@@ -20,5 +20,6 @@ mod hooks;
 mod logs;
 mod recipes;
 mod restart;
+mod search;
 mod statuses;
 mod superseding;

@@ -2,6 +2,7 @@
 
 mod log;
 mod screen;
+mod search;
 mod show;
 
 use clap::{Args, Subcommand};
@@ -56,6 +57,7 @@ enum Act {
     },
     /// Print a build's log
     Log(log::LogOptions),
+    Search(search::SearchOptions),
     /// End a build: its processes are stopped, then what it held is free
     Cancel {
         /// Its number
@@ -110,6 +112,7 @@ impl BuildCommand {
             }
             Act::Show { build } => show::show(&broker, json, build),
             Act::Log(options) => log::log(&broker, &options),
+            Act::Search(options) => options.search(&broker, json),
             Act::Cancel { build, reason } => {
                 let info: BuildInfo = broker.post(&path(build, "cancel"), &BuildCancel { reason })?;
                 told(

@@ -1,5 +1,6 @@
 //! What was printed is found, in the same order by every index, and whatever an index does.
 
+mod node;
 mod stub;
 mod world;
 
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use super::indexer::Memory;
 use super::*;
+use node::Node;
 use stub::{Fault, Stub};
 use world::World;
 
@@ -148,7 +150,7 @@ async fn a_cluster_answers_what_the_embedded_index_answers() {
     let world = World::new().await;
     some_builds(&world).await;
     let stub = Stub::start().await;
-    let search = world.search(Some(&stub));
+    let search = world.search(Some(stub.url()));
     index(&search).await;
     some_answers(&search).await;
     assert_eq!(stub.ids(), ["1:1:1", "2:1:1", "3:1:1", "3:2:1", "4:1:1", "4:1:4"], "they are of what they hold");
@@ -164,7 +166,7 @@ async fn only_what_a_cluster_had_no_room_for_is_sent_again() {
     let world = World::new().await;
     some_builds(&world).await;
     let stub = Stub::start().await;
-    let search = world.search(Some(&stub));
+    let search = world.search(Some(stub.url()));
     stub.fail([
         Fault::Busy,
         Fault::Items { busy: vec![1, 3], refused: vec![2] },
@@ -184,7 +186,7 @@ async fn what_is_too_large_at_once_is_sent_in_parts() {
     let world = World::new().await;
     some_builds(&world).await;
     let stub = Stub::start().await;
-    let search = world.search(Some(&stub));
+    let search = world.search(Some(stub.url()));
     stub.fail([Fault::TooLarge, Fault::TooLarge]);
     index(&search).await;
     assert_eq!(stub.ids().len(), 6);
@@ -196,7 +198,7 @@ async fn a_cluster_that_is_away_is_done_without_and_caught_up_with() {
     let world = World::new().await;
     some_builds(&world).await;
     let stub = Stub::start().await;
-    let search = world.search(Some(&stub));
+    let search = world.search(Some(stub.url()));
     stub.away(true);
     assert!(search.index_some(&mut Memory::default()).await.is_err());
     assert_eq!(world.store.search.to_index_count().await.unwrap(), 6, "nothing is lost from the queue");
@@ -221,7 +223,7 @@ async fn a_cluster_that_is_slow_keeps_nobody_waiting() {
     let world = World::new().await;
     some_builds(&world).await;
     let stub = Stub::start().await;
-    let mut search = world.search(Some(&stub));
+    let mut search = world.search(Some(stub.url()));
     let inner = Arc::get_mut(&mut search.inner).unwrap();
     let Place::Cluster(cluster) = &mut inner.place else { panic!("there is a cluster") };
     cluster.search_timeout = Duration::from_millis(50);
@@ -244,4 +246,34 @@ async fn the_indexer_finds_by_itself_what_was_queued_before_it_began() {
     some_answers(&search).await;
     stop.cancel();
     indexing.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_of_opensearch_answers_what_the_embedded_index_answers() {
+    let Some(node) = Node::start().await else { return };
+    let world = World::new().await;
+    some_builds(&world).await;
+    let search = world.search(Some(node.url()));
+    index(&search).await;
+    // Else it would take up to a second.
+    node.post("leasehold-logs/_refresh", "").await;
+    some_answers(&search).await;
+    let mapped: serde_json::Value = serde_json::from_str(&node.post("leasehold-logs/_search", "{}").await).unwrap();
+    let documents = mapped["hits"]["hits"].as_array().unwrap();
+    assert_eq!(documents.len(), 6);
+    assert!(documents.iter().all(|document| document["_source"]["words"].is_null()), "words are not kept twice");
+    assert!(
+        documents
+            .iter()
+            .any(|document| document["_source"]["text"] == "compiling app\ntest login ... ok\nall passed\n")
+    );
+    // What is sent again is there once.
+    world.store.search.aim("another", false).await.unwrap();
+    index(&search).await;
+    world.store.logs.delete_logs(&[BuildId(3)]).await.unwrap();
+    index(&search).await;
+    node.post("leasehold-logs/_refresh", "").await;
+    let count: serde_json::Value = serde_json::from_str(&node.post("leasehold-logs/_count", "{}").await).unwrap();
+    assert_eq!(count["count"], 4, "both logs of build 3 are gone, and nothing is there twice");
+    assert_eq!(found(&search, "login").await, [(1, 1, 2)]);
 }

@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod problem;
 mod queue;
 mod resources;
+pub mod search;
 pub mod standby;
 mod status;
 #[cfg(test)]
@@ -74,6 +75,7 @@ pub fn router<R: Reader>(app: App<R>) -> Router {
         .merge(deliveries::routes())
         .merge(logs::routes())
         .merge(page::routes(pages))
+        .merge(search::routes())
         .fallback(problem::unknown_route)
         .method_not_allowed_fallback(problem::wrong_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))

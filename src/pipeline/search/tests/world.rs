@@ -1,12 +1,12 @@
 //! Builds with logs, as they are when they are over.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tempfile::TempDir;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::stub::Stub;
 use crate::builds::build::{Build, BuildId, Cause, Line, Phase, Subject, Times};
 use crate::builds::change::Change;
 use crate::builds::happening::Sha;
@@ -38,8 +38,8 @@ impl World {
         Self { store, logs, _stop: stop.drop_guard(), _folder: folder }
     }
 
-    pub(super) fn search(&self, stub: Option<&Stub>) -> Search {
-        let settings = SearchSettings { url: stub.map(Stub::url), user: None, password: None };
+    pub(super) fn search(&self, url: Option<Arc<str>>) -> Search {
+        let settings = SearchSettings { url, user: None, password: None };
         let (tables, builds) = (self.store.search.clone(), self.store.builds.clone());
         Search::new(tables, builds, self.logs.clone(), &settings).unwrap()
     }
