@@ -12,12 +12,14 @@ use tokio::sync::watch;
 use super::container::Killing;
 use super::folders::BuildFolder;
 use super::handover::{FromBuild, Handover, ToBuild};
+use super::leftovers;
 use crate::cli::run::guard::talk::{Lines, line};
 use crate::cli::run::handle::this_binary;
 use crate::cli::terminal::Messages;
+use crate::client::http::Http;
 
 /// Sees a build through in a process of its own; returns when nothing of it is left. `stop` asks it to end.
-pub async fn see_through(handover: Handover, messages: Messages, stop: watch::Receiver<bool>) {
+pub async fn see_through(handover: Handover, http: Http, messages: Messages, stop: watch::Receiver<bool>) {
     let job = &handover.job;
     let what = format!("build #{} ({} {})", job.build, job.repository, job.pipeline);
     messages.line(format!("{what}: begun, {} at {}", job.line, job.checkout.sha.get(..10).unwrap_or_default()));
@@ -35,7 +37,7 @@ pub async fn see_through(handover: Handover, messages: Messages, stop: watch::Re
         }
         Ok(None) | Err(_) => {
             messages.line(format!("{what}: its process died ({status}); its guard ends the rest"));
-            put_away(&folder, in_container.then_some(&killing), &messages).await;
+            put_away(&folder, in_container.then_some(&killing), &http, &messages).await;
         }
     }
 }
@@ -92,12 +94,13 @@ async fn asked(stop: &mut watch::Receiver<bool>) {
 
 /// After a build's process died: its guard has killed its tree or does so now; the folder and the container
 /// are nobody's.
-async fn put_away(folder: &BuildFolder, killing: Option<&Killing>, messages: &Messages) {
+async fn put_away(folder: &BuildFolder, killing: Option<&Killing>, http: &Http, messages: &Messages) {
     if let Some(killing) = killing
         && let Err(why) = killing.kill().await
     {
         messages.line(format!("a container of it may be left: {why}"));
     }
+    leftovers::deliver(folder, http, messages).await;
     for pause_ms in [0, 100, 500, 2_000, 5_000] {
         tokio::time::sleep(std::time::Duration::from_millis(pause_ms)).await;
         if folder.remove().is_ok() {

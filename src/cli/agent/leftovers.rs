@@ -70,7 +70,7 @@ pub fn look(folders: &Folders) -> std::io::Result<Vec<BuildFolder>> {
 }
 
 /// Brings what a build printed to the broker, as far as that takes it.
-async fn deliver(folder: &BuildFolder, http: &Http, messages: &Messages) {
+pub async fn deliver(folder: &BuildFolder, http: &Http, messages: &Messages) {
     let Some((build, attempt)) = folder.number() else { return };
     let Ok(key) = std::fs::read_to_string(folder.key()) else { return };
     let Ok(spool) = spool::reopen(&folder.spool()) else { return };

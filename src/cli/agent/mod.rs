@@ -211,13 +211,13 @@ impl Agent<'_> {
         let (containers, name) = (self.containers(), self.name.clone());
         tokio::spawn(leftovers::put_away(present, http.clone(), name.clone(), containers, self.messages.clone()));
         let (taken_tell, mut taken) = mpsc::channel(TAKEN_MAX);
-        let taking = tokio::spawn(work::take_on(http, name, self.messages.clone(), taken_tell));
+        let taking = tokio::spawn(work::take_on(http.clone(), name, self.messages.clone(), taken_tell));
         let (stop, stopped) = watch::channel(false);
         let mut builds = JoinSet::new();
         let failed = loop {
             tokio::select! {
                 Some(one) = taken.recv() => {
-                    builds.spawn(children::see_through(self.handover(one), self.messages.clone(), stopped.clone()));
+                    builds.spawn(self.see_through(one, &http, &stopped));
                 }
                 Some(_) = builds.join_next() => {}
                 over = &mut providing => break over.unwrap_or(Ok(())).err(),
@@ -228,7 +228,7 @@ impl Agent<'_> {
         taken.close();
         taking.abort();
         while let Some(one) = taken.recv().await {
-            builds.spawn(children::see_through(self.handover(one), self.messages.clone(), stopped.clone()));
+            builds.spawn(self.see_through(one, &http, &stopped));
         }
         if failed.is_some() {
             stop.send_replace(true);
@@ -266,6 +266,11 @@ impl Agent<'_> {
     fn containers(&self) -> ContainerPolicy {
         let socket = Some(self.command.container_socket.clone()).filter(|socket| socket != "auto");
         ContainerPolicy { socket, mount_allow: self.command.mount_allow.clone() }
+    }
+
+    /// A build's process, from its start to its end.
+    fn see_through(&self, taken: Taken, http: &Http, stop: &watch::Receiver<bool>) -> impl Future<Output = ()> + use<> {
+        children::see_through(self.handover(taken), http.clone(), self.messages.clone(), stop.clone())
     }
 
     fn handover(&self, taken: Taken) -> Handover {

@@ -1,9 +1,12 @@
 //! What builds print, at the broker: every byte once and in order, whatever fails on the way, and no secret.
 
+use nix::sys::signal::Signal;
 use sha2::{Digest, Sha256};
 
+use super::endings::children_of;
 use super::stand_in::{Fault, StandIn};
 use super::{LAB, PIN};
+use crate::common::process::run;
 
 fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -56,14 +59,7 @@ fn a_broker_that_is_away_gets_it_all_when_it_is_back() {
     lab.away(true);
     let before = lab.stored(build);
     std::fs::write(fifo.path(), "go on\n").expect("the step reads it");
-    let spool = lab.work().join(format!("builds/{build}-1/spool"));
-    crate::common::wait::until("it is kept on disk meanwhile", || {
-        let sizes = std::fs::read_dir(&spool)
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len()));
-        sizes.sum::<u64>() > 1_900_000
-    });
+    crate::common::wait::until("it is kept on disk meanwhile", || spooled(&lab, build) > 1_900_000);
     assert_eq!(lab.stored(build), before);
     lab.away(false);
     is_whole(&lab, build, &numbers(300_000));
@@ -130,4 +126,34 @@ fn a_log_that_is_closed_holds_no_build_up() {
     std::fs::write(fifo.path(), "go on\n").expect("the step reads it");
     assert_eq!(lab.finished(build)["result"], "passed");
     agent.stderr.wait_for("not all of its log is stored: the log is closed");
+}
+
+#[test]
+fn what_a_dead_agent_had_not_sent_is_sent_by_its_successor() {
+    let mut lab = StandIn::new(LAB);
+    let mut agent = lab.agent(&[]);
+    let fifo = lab.fifo();
+    let script = format!("echo begun; cat {} > /dev/null; seq 0 9999; sleep 600", fifo.display());
+    let build = lab.build(&[], &[("print", &script)], |_| {});
+    lab.wait_for_log(build, "begun");
+    lab.away(true);
+    std::fs::write(fifo.path(), "go on\n").expect("the step reads it");
+    let printed = numbers(10_000);
+    crate::common::wait::until("it is kept on disk", || spooled(&lab, build) > printed.len() as u64);
+    let own = children_of(agent.pid());
+    agent.signal(Signal::SIGKILL);
+    run(std::process::Command::new("kill").args(["-9", &own[0]])).exits(0);
+    assert!(!lab.log(build).contains("9999"));
+    lab.away(false);
+    let next = lab.agent(&[]);
+    next.stderr.wait_for("build #1: the rest of its log is stored");
+    let log = lab.log(build);
+    let (_, rest) = log.split_once("begun\n").expect("its beginning is there");
+    assert_eq!(rest.as_bytes(), printed);
+}
+
+/// Bytes of a build's spool.
+fn spooled(lab: &StandIn, build: u64) -> u64 {
+    let files = std::fs::read_dir(lab.work().join(format!("builds/{build}-1/spool"))).into_iter().flatten();
+    files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum()
 }
