@@ -84,6 +84,9 @@ pub struct BuildInfo {
     /// The end of its log, once that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub log: Option<LogEndInfo>,
+    /// Why its forge does not show where it stands: what was said at the last try; only where one build is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_trouble: Option<String>,
     /// What happened to it, oldest first; only where one build is shown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<NoteInfo>,

@@ -23,3 +23,4 @@ mod restart;
 mod search;
 mod statuses;
 mod superseding;
+mod told;

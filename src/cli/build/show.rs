@@ -51,6 +51,7 @@ fn details(build: &BuildInfo, now_ms: i64) -> Details {
     if let (Some(from), Some(to)) = (build.prepared_ms, build.ended_ms) {
         details.fact("took", lasted(to.saturating_sub(from)));
     }
+    details.fact_if("not told", build.status_trouble.as_ref().map(|trouble| format!("the forge: {trouble}")));
     if let Some(log) = &build.log {
         details.fact("log", format!("{} lines, {}", log.lines, show_bytes(log.bytes)));
     }

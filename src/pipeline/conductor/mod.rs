@@ -42,6 +42,7 @@ use crate::builds::change::Note;
 use crate::builds::delivery::{Delivery, DeliveryId};
 pub use crate::builds::delivery::{Incoming, Received};
 use crate::builds::happening::Sha;
+use crate::builds::status::StatusKey;
 use crate::clock::wall_now_ms;
 use crate::engine::handle::Handle;
 use crate::inventory::pipelines::PipelineSettings;
@@ -371,6 +372,17 @@ impl Conductor {
     /// `unavailable` where the store cannot be read.
     pub async fn notes(&self, id: BuildId) -> Result<Vec<Note>, RpcError> {
         self.0.store.notes(id).await.map_err(|error| unread(&error))
+    }
+
+    /// What is in the way of telling a build's forge where it stands; nothing where a newer build of the commit
+    /// is told of.
+    ///
+    /// # Errors
+    /// `unavailable` where the store cannot be read.
+    pub async fn status_trouble(&self, build: &Build) -> Result<Option<Arc<str>>, RpcError> {
+        let row = self.0.store.status(&StatusKey::of(build)).await.map_err(|error| unread(&error))?;
+        let wanted = self.0.settings.repositories.get(&build.repository).is_some_and(|repository| repository.statuses);
+        Ok(row.filter(|row| wanted && row.build == build.id).and_then(|row| row.trouble))
     }
 
     /// Deliveries, newest first.

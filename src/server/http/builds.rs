@@ -96,7 +96,8 @@ async fn shown(pipeline: &Pipeline, id: BuildId) -> Result<BuildInfo, Refusal> {
     let build = pipeline.conductor.build(id).await?;
     let build = build.ok_or_else(|| RpcError::new("not_found", format!("there is no build {id}")))?;
     let notes = pipeline.conductor.notes(id).await?;
-    Ok(info(&build, &notes))
+    let trouble = pipeline.conductor.status_trouble(&build).await?;
+    Ok(BuildInfo { status_trouble: trouble.as_deref().map(str::to_owned), ..info(&build, &notes) })
 }
 
 /// `POST /v1/builds`.
@@ -293,6 +294,7 @@ pub(in crate::server) fn info(build: &Build, notes: &[Note]) -> BuildInfo {
             lines: log.lines,
             sha256: log.sha256.to_string(),
         }),
+        status_trouble: None,
         history: notes.iter().map(note).collect(),
     }
 }
