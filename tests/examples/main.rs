@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use common::broker::Broker;
 use common::process::{self, Output, Process};
@@ -43,6 +44,9 @@ name = "iphone-15"
 pool = "phone"
 labels = { os = "ios" }
 "#;
+
+/// How long the story may take; it has its own patience with each of its steps.
+const STORY_TIME: Duration = Duration::from_secs(600);
 
 fn example(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name)
@@ -231,5 +235,23 @@ fn pytest_holds_one_phone_per_worker() {
         let phones: BTreeSet<&str> =
             report.split("name=\"phone\" value=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
         assert_eq!(phones.len(), 2, "two workers used {phones:?}\n{report}");
+    }
+}
+
+/// A pull request, its build on a phone, a push that takes its place, a fork, a container: each as told, or the
+/// program fails and says what was otherwise.
+#[test]
+fn the_story_of_the_pipeline_layer_goes_as_told() {
+    let Some(python) = tool("LEASEHOLD_TEST_PYTHON") else { return };
+    let mut command = Command::new(python);
+    command
+        .arg(example("pipeline/story.py"))
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .env("LEASEHOLD", env!("CARGO_BIN_EXE_leasehold"));
+    let told = Process::start(&mut command).wait_within(STORY_TIME).expect("the story comes to its end");
+    let told = told.exits(0).stdout;
+    assert!(told.contains("All went as told."), "{told}");
+    if let Some((_, rest)) = told.split_once("skipped, as ") {
+        let _ = writeln!(std::io::stderr(), "SKIPPED: the container of the story, as {rest}");
     }
 }
