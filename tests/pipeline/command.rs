@@ -2,7 +2,7 @@
 
 use super::common::broker::Broker;
 use super::common::process::Process;
-use super::common::wait::until;
+use super::common::wait::{eventually, until};
 use super::fake::{Repo, comes_to, lab, pipeline};
 
 /// A lab whose pipeline runs this, and an agent. `REPO` is the repository's folder.
@@ -97,4 +97,14 @@ fn what_is_not_there_is_said() {
     assert!(broker.sh("build start acme/app --ref nowhere").exits(1).stderr.contains("nowhere"));
     assert!(broker.sh("hook ls").exits(0).stdout.is_empty());
     broker.sh("build show x").exits(2);
+}
+
+#[test]
+fn a_build_that_waits_says_for_what_and_with_which_claim() {
+    let repo = Repo::new();
+    let broker = lab(&repo, &pipeline("unit", "needs = [\"phone\"]"));
+    broker.sh("build start acme/app --ref main").exits(0);
+    let claim = eventually("it claims", || broker.sh("build show 1 --json").exits(0).json()["claim"].as_u64());
+    assert!(broker.sh("build show 1").exits(0).stdout.contains("no agent is online that fits"));
+    assert!(broker.sh(&format!("why c{claim}")).exits(0).stdout.contains("executor"));
 }

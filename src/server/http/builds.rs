@@ -15,6 +15,8 @@ use crate::builds::build::{Build, BuildId, Cause, LogEnd, Phase};
 use crate::builds::change::Note;
 use crate::builds::happening::Sha;
 use crate::builds::log::LogId;
+use crate::core::session::OpenRequest;
+use crate::core::types::SessionId;
 use crate::pipeline::Pipeline;
 use crate::pipeline::logs::FinishError;
 use crate::protocol::builds::{
@@ -89,15 +91,32 @@ fn build_id(text: &str) -> Result<BuildId, Refusal> {
 
 /// `GET /v1/builds/{id}`.
 async fn show(State(shared): State<Arc<Shared>>, Named(id): Named<String>) -> Result<Json<BuildInfo>, Refusal> {
-    shown(shared.pipeline()?, build_id(&id)?).await.map(Json)
+    shown(&shared, build_id(&id)?).await.map(Json)
 }
 
-async fn shown(pipeline: &Pipeline, id: BuildId) -> Result<BuildInfo, Refusal> {
-    let build = pipeline.conductor.build(id).await?;
+async fn shown(shared: &Shared, id: BuildId) -> Result<BuildInfo, Refusal> {
+    let conductor = &shared.pipeline()?.conductor;
+    let build = conductor.build(id).await?;
     let build = build.ok_or_else(|| RpcError::new("not_found", format!("there is no build {id}")))?;
-    let notes = pipeline.conductor.notes(id).await?;
-    let trouble = pipeline.conductor.status_trouble(&build).await?;
-    Ok(BuildInfo { status_trouble: trouble.as_deref().map(str::to_owned), ..info(&build, &notes) })
+    let notes = conductor.notes(id).await?;
+    let claim = match build.session.filter(|_| build.phase == Phase::Queued) {
+        Some(session) => claim(shared, SessionId(session)).await?,
+        None => None,
+    };
+    let trouble = conductor.status_trouble(&build).await?;
+    Ok(BuildInfo { claim, status_trouble: trouble.as_deref().map(str::to_owned), ..info(&build, &notes) })
+}
+
+/// The claim that a build's session waits with.
+async fn claim(shared: &Shared, session: SessionId) -> Result<Option<u64>, Refusal> {
+    let read = shared.handle.read(move |view| {
+        let requests = view.state.sessions.get(&session).map(|session| &session.requests.open)?;
+        requests.values().find_map(|request| match request {
+            OpenRequest::Claim(claim) => Some(claim.0),
+            OpenRequest::Lease(_) => None,
+        })
+    });
+    Ok(read.await?)
 }
 
 /// `POST /v1/builds`.
@@ -121,7 +140,7 @@ async fn cancel(
     let id = build_id(&id)?;
     let reason = asked.reason.as_deref().map(words).filter(|words| !words.is_empty());
     pipeline.conductor.cancel(id, reason, asker.by()).await?;
-    shown(pipeline, id).await.map(Json)
+    shown(&shared, id).await.map(Json)
 }
 
 /// `POST /v1/builds/{id}/retry`.
@@ -147,7 +166,7 @@ async fn approve(
         Sha::parse(text).ok_or_else(|| invalid(format!("`sha` is `{}`: expected a commit's full name", cut(text))))
     });
     pipeline.conductor.approve(id, sha.transpose()?, asker.by()).await?;
-    shown(pipeline, id).await.map(Json)
+    shown(&shared, id).await.map(Json)
 }
 
 /// How long to wait for work.
