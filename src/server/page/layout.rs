@@ -65,10 +65,12 @@ pub fn shown(text: &str) -> String {
 
 /// Where a build stands, as a word with a colour.
 pub fn state(build: &Build) -> Markup {
-    let (class, word) = match &build.ending {
-        Some(ending) if !build.phase.is_final() && ending.to == Phase::Superseded => ("ending", "being superseded"),
-        Some(_) if !build.phase.is_final() => ("ending", "being cancelled"),
-        _ => (build.phase.as_str(), word(build.phase)),
+    let ending = build.ending.as_ref().filter(|_| !build.phase.is_final());
+    let (class, word) = match ending.map(|ending| ending.to) {
+        Some(Phase::Superseded) => ("ending", "being superseded"),
+        Some(Phase::Cancelled) => ("ending", "being cancelled"),
+        Some(_) => ("ending", "ending"),
+        None => (build.phase.as_str(), word(build.phase)),
     };
     html! { span class={ "state " (class) } { (word) } }
 }
