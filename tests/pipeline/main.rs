@@ -17,6 +17,7 @@ mod failover;
 mod fake;
 mod forks;
 mod hooks;
+mod hooks_load;
 mod logs;
 mod recipes;
 mod restart;
