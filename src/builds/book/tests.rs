@@ -41,7 +41,7 @@ fn a_build_goes_from_its_delivery_to_its_end() {
             "taken",
             "its steps began",
             "over: all steps passed",
-            "passed: its lease is over"
+            "its lease is over"
         ]
     );
 }
