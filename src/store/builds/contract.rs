@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{BuildFilter, BuildStore, Loaded};
+use super::{BuildFilter, BuildStore, Loaded, Opened};
 use crate::builds::build::{Build, BuildId, Cause, Ending, Line, LogEnd, Phase, Subject, Times};
 use crate::builds::change::{Change, Note};
 use crate::builds::delivery::{Delivery, DeliveryId, Outcome};
@@ -15,11 +15,11 @@ use crate::store::StoreError;
 /// Opens one store, again and again.
 pub trait Factory {
     /// Opens it; the one opened before has been dropped.
-    fn open(&self) -> impl Future<Output = Result<Arc<dyn BuildStore>, StoreError>>;
+    fn open(&self) -> impl Future<Output = Result<Opened, StoreError>>;
 }
 
 async fn opened(factory: &impl Factory) -> (Arc<dyn BuildStore>, Loaded) {
-    let store = factory.open().await.unwrap();
+    let store = factory.open().await.unwrap().builds;
     let loaded = store.take_over(0).await.unwrap();
     (store, loaded)
 }

@@ -9,6 +9,7 @@
 //! - Where brokers share the database, a write is made only while this process is the one that took the
 //!   builds over last; else it answers [`StoreError::Deposed`](super::StoreError::Deposed).
 
+mod alike;
 #[cfg(test)]
 mod contract;
 pub mod logs;

@@ -27,6 +27,9 @@ const ANSWER_MAX: usize = 10_000;
 const FORGETTABLE_MAX: i64 = 500;
 /// Deliveries that are deleted at once: the rest is left for the next time.
 pub(super) const DELIVERIES_FORGOTTEN_MAX: i64 = 10_000;
+/// Which they are: worked on, and older than `$1`; at most `$2`. Asked twice in one transaction it is the same.
+pub(super) const DELIVERIES_FORGOTTEN: &str = "SELECT delivery FROM delivery WHERE received_ms < $1 AND waiting = 0
+    ORDER BY received_ms, delivery LIMIT $2";
 /// Records that are parsed on the broker's own thread; more are parsed on another.
 const PARSED_INLINE_MAX: usize = 64;
 

@@ -73,7 +73,7 @@ impl Masker {
         self.let_go(&joined, keep, &mut show)
     }
 
-    /// Nothing follows for now, and what was kept back is no secret's beginning after all.
+    /// The output pauses or ends: what was kept back is no secret's beginning after all.
     pub fn flush<E>(&mut self, mut show: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
         let held = std::mem::take(&mut self.held);
         self.let_go(&held, held.len(), &mut show)?;

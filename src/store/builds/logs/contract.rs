@@ -3,14 +3,8 @@
 use super::{LogRecord, LogTables, LogWrite, Piece, Segment};
 use crate::builds::build::{BuildId, LogEnd};
 use crate::builds::log::{Gap, LogId};
-use crate::store::StoreError;
 use crate::store::builds::Opened;
-
-/// Opens one store, again and again.
-pub trait Factory {
-    /// Opens it; the one opened before has been dropped.
-    fn open(&self) -> impl Future<Output = Result<Opened, StoreError>>;
-}
+use crate::store::builds::contract::Factory;
 
 async fn opened(factory: &impl Factory) -> Opened {
     let opened = factory.open().await.unwrap();

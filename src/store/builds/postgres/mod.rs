@@ -23,7 +23,7 @@ use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, Postgres, Row as _};
 
 use super::rows::{Rows, ended_ms, waits};
-use super::tables::{Ask, DELIVERIES_FORGOTTEN_MAX, Tables, Value, signed};
+use super::tables::{Ask, DELIVERIES_FORGOTTEN, DELIVERIES_FORGOTTEN_MAX, Tables, Value, signed};
 use crate::builds::build::BuildId;
 use crate::builds::delivery::DeliveryId;
 use crate::store::StoreError;
@@ -268,8 +268,6 @@ impl Tables for PostgresBuilds {
     }
 
     async fn delete(&self, builds: &[BuildId], deliveries_before_ms: i64) -> Result<()> {
-        const DELIVERIES: &str = "SELECT delivery FROM delivery WHERE received_ms < $1 AND waiting = 0
-            ORDER BY received_ms, delivery LIMIT $2";
         let numbers: Vec<i64> = builds.iter().map(|id| signed(id.0)).collect();
         let mut writing = self.begin("forget builds").await?;
         for table in ["build", "note", "status"] {
@@ -277,7 +275,7 @@ impl Tables for PostgresBuilds {
             writing.execute(sqlx::query(AssertSqlSafe(delete)).bind(&numbers)).await?;
         }
         for table in ["delivery_body", "delivery"] {
-            let delete = format!("DELETE FROM {table} WHERE delivery IN ({DELIVERIES})");
+            let delete = format!("DELETE FROM {table} WHERE delivery IN ({DELIVERIES_FORGOTTEN})");
             let delete = sqlx::query(AssertSqlSafe(delete)).bind(deliveries_before_ms).bind(DELIVERIES_FORGOTTEN_MAX);
             writing.execute(delete).await?;
         }

@@ -2,7 +2,6 @@
 //!
 //! Where there is no PostgreSQL the tests say so and pass; `scripts/test` sees to it that there is.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
@@ -10,7 +9,7 @@ use crate::builds::build::Phase;
 use crate::core::tables::{Batch, TableChanges};
 use crate::core::types::LabTime;
 use crate::store::builds::contract::{Factory, build, changed, contract};
-use crate::store::builds::{BuildStore, BuildsAt, Opened};
+use crate::store::builds::{BuildStore as _, BuildsAt, Opened};
 use crate::store::postgres::{Postgres as Leases, Shared, Taken};
 use crate::store::{Store as _, StoreError};
 use crate::testing::postgres::{self as server, Server};
@@ -18,13 +17,13 @@ use crate::testing::postgres::{self as server, Server};
 const TERM_MS: u64 = 60_000;
 
 /// A database of its own.
-struct Database {
+pub(super) struct Database {
     server: &'static Server,
     url: String,
 }
 
 impl Database {
-    fn new() -> Option<Self> {
+    pub(super) fn new() -> Option<Self> {
         let server = server::shared()?;
         Some(Self { server, url: server.database() })
     }
@@ -51,8 +50,8 @@ impl Database {
 }
 
 impl Factory for Database {
-    async fn open(&self) -> Result<Arc<dyn BuildStore>> {
-        Ok(self.lead("process-1").await?.1.builds)
+    async fn open(&self) -> Result<Opened> {
+        Ok(self.lead("process-1").await?.1)
     }
 }
 

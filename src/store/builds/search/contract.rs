@@ -6,8 +6,8 @@ use super::{Candidate, IndexPiece, Narrowing, PieceId, SearchTables, ToIndex, Wo
 use crate::builds::build::{Build, BuildId, Phase};
 use crate::builds::log::LogId;
 use crate::store::builds::Opened;
+use crate::store::builds::contract::Factory;
 use crate::store::builds::contract::{build, changed};
-use crate::store::builds::logs::contract::Factory;
 use crate::store::builds::logs::{LogRecord, LogWrite};
 
 async fn opened(factory: &impl Factory) -> Opened {

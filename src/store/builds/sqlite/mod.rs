@@ -25,7 +25,7 @@ use tokio::sync::{Mutex, MutexGuard, RwLock};
 use tokio::time::timeout;
 
 use super::rows::{Rows, ended_ms, waits};
-use super::tables::{Ask, DELIVERIES_FORGOTTEN_MAX, Tables, Value, signed};
+use super::tables::{Ask, DELIVERIES_FORGOTTEN, DELIVERIES_FORGOTTEN_MAX, Tables, Value, signed};
 use crate::builds::build::BuildId;
 use crate::builds::delivery::DeliveryId;
 use crate::store::StoreError;
@@ -238,8 +238,6 @@ impl Tables for SqliteBuilds {
     }
 
     async fn delete(&self, builds: &[BuildId], deliveries_before_ms: i64) -> Result<()> {
-        const DELIVERIES: &str = "SELECT delivery FROM delivery WHERE received_ms < $1 AND waiting = 0
-            ORDER BY received_ms LIMIT $2";
         let mut numbers = Packed::default();
         for id in builds {
             numbers.number(id.0);
@@ -252,7 +250,7 @@ impl Tables for SqliteBuilds {
             writing.execute(sqlx::query(AssertSqlSafe(delete)).bind(numbers)).await?;
         }
         for table in ["delivery_body", "delivery"] {
-            let delete = format!("DELETE FROM {table} WHERE delivery IN ({DELIVERIES})");
+            let delete = format!("DELETE FROM {table} WHERE delivery IN ({DELIVERIES_FORGOTTEN})");
             let delete = sqlx::query(AssertSqlSafe(delete)).bind(deliveries_before_ms).bind(DELIVERIES_FORGOTTEN_MAX);
             writing.execute(delete).await?;
         }

@@ -7,6 +7,7 @@ use super::SqliteBuilds;
 use crate::builds::build::BuildId;
 use crate::builds::log::LogId;
 use crate::store::builds::Answer;
+use crate::store::builds::alike::search_queue;
 use crate::store::builds::search::{Candidate, IndexPiece, Narrowing, PieceId, SearchTables, ToIndex, Word};
 use crate::store::builds::tables::{conditions, signed};
 use crate::store::sqlite::failed;
@@ -40,37 +41,7 @@ impl SearchTables for SqliteBuilds {
         })
     }
 
-    fn to_index(&self, limit: usize) -> Answer<'_, Vec<ToIndex>> {
-        Box::pin(async move {
-            let ask = "SELECT build, attempt, gone FROM search_queue ORDER BY build DESC, attempt DESC LIMIT $1";
-            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-            let found = self.rows(SEARCHING, sqlx::query(ask).bind(limit)).await?;
-            let entry = |row: &sqlx::sqlite::SqliteRow| {
-                let (build, attempt, gone): (i64, i64, i64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-                let attempt = u32::try_from(attempt).unwrap_or(u32::MAX);
-                Ok(ToIndex { log: LogId { build: BuildId(build.cast_unsigned()), attempt }, gone: gone == 1 })
-            };
-            found.iter().map(entry).collect::<sqlx::Result<_>>().map_err(failed(SEARCHING))
-        })
-    }
-
-    fn to_index_count(&self) -> Answer<'_, u64> {
-        Box::pin(async move {
-            let found = self.rows(SEARCHING, sqlx::query("SELECT count(*) FROM search_queue")).await?;
-            let count = found.first().map_or(Ok(0), |row| row.try_get(0)).map_err(failed(SEARCHING))?;
-            Ok(i64::cast_unsigned(count))
-        })
-    }
-
-    fn indexed(&self, entry: ToIndex) -> Answer<'_, ()> {
-        Box::pin(async move {
-            let mut writing = self.begin(INDEXING).await?;
-            let done = "DELETE FROM search_queue WHERE build = $1 AND attempt = $2 AND gone = $3";
-            let done = sqlx::query(done).bind(signed(entry.log.build.0)).bind(i64::from(entry.log.attempt));
-            writing.execute(done.bind(i64::from(entry.gone))).await?;
-            writing.commit().await
-        })
-    }
+    search_queue! { sqlx::sqlite::SqliteRow, failed }
 
     fn index<'a>(&'a self, piece: &'a IndexPiece) -> Answer<'a, ()> {
         Box::pin(async move {
@@ -131,21 +102,8 @@ impl SearchTables for SqliteBuilds {
 
 #[cfg(test)]
 mod tests {
-    use tempfile::TempDir;
-
-    use crate::store::StoreError;
-    use crate::store::builds::logs::contract::Factory;
+    use super::super::tests::Folder;
     use crate::store::builds::search::contract::contract;
-    use crate::store::builds::{BuildsAt, Opened};
 
-    /// A folder of its own.
-    struct Folder(TempDir);
-
-    impl Factory for Folder {
-        async fn open(&self) -> Result<Opened, StoreError> {
-            BuildsAt::File(self.0.path().join("lab-builds.db")).open().await
-        }
-    }
-
-    contract! { Some(Folder(tempfile::tempdir().unwrap())) }
+    contract! { Some(Folder::new()) }
 }

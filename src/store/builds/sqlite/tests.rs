@@ -2,7 +2,6 @@
 
 use std::future::Future as _;
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use tempfile::TempDir;
@@ -11,14 +10,14 @@ use super::*;
 use crate::builds::build::Phase;
 use crate::store::Store as _;
 use crate::store::builds::contract::{Factory, build, changed, contract};
-use crate::store::builds::{BuildStore, BuildsAt};
+use crate::store::builds::{BuildStore as _, BuildsAt, Opened};
 use crate::store::sqlite::Sqlite;
 
 /// A folder of its own.
-struct Folder(TempDir);
+pub(super) struct Folder(TempDir);
 
 impl Folder {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }
 
@@ -28,8 +27,8 @@ impl Folder {
 }
 
 impl Factory for Folder {
-    async fn open(&self) -> Result<Arc<dyn BuildStore>> {
-        Ok(Arc::new(SqliteBuilds::open(&self.path()).await?))
+    async fn open(&self) -> Result<Opened> {
+        BuildsAt::File(self.path()).open().await
     }
 }
 
