@@ -337,3 +337,14 @@ fn a_repository_without_statuses_asks_nobody_and_is_settled() {
     assert!(outbox.row(&row.key).trouble.is_some_and(|trouble| trouble.contains("configuration")));
     assert!(forge.requests().is_empty());
 }
+
+#[test]
+fn no_piece_of_the_token_is_left_where_what_a_forge_says_is_cut() {
+    let forge = forge(Kind::Github);
+    let outbox = Outbox::to(&forge);
+    let row = row(1, StatusState::Running);
+    forge.misbehave(Trouble::Answer(422, vec![], format!(r#"{{"message":"{}{TOKEN}"}}"#, "x".repeat(290))));
+    outbox.put(&row);
+    let trouble = outbox.trouble(&row.key);
+    assert!(trouble.contains("422") && !trouble.contains(&TOKEN[..4]), "{trouble}");
+}

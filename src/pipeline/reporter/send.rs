@@ -82,9 +82,7 @@ impl Sender {
             Ok(token) => token,
             Err(trouble) => return Sent::refused(trouble),
         };
-        let mut sent = self.send_with(row, place, &token).await;
-        sent.verdict.without(&token);
-        sent
+        self.send_with(row, place, &token).await
     }
 
     async fn send_with(&self, row: &Status, place: &Place, token: &str) -> Sent {
@@ -109,8 +107,8 @@ impl Sender {
                 Ok(body) => body,
                 Err(error) => return failed(place, error),
             };
-            let now_ms = wall_now_ms();
-            let verdict = judge(place.forge, answer.status(), answer.headers(), &body, now_ms);
+            let (body, now_ms) = (without(&body, token), wall_now_ms());
+            let verdict = judge(place.forge, answer.status(), answer.headers(), body.as_bytes(), now_ms);
             let rests_until_ms = match &verdict {
                 Verdict::Limited { until_ms, .. } => Some(*until_ms),
                 _ => spent_until_ms(answer.headers(), now_ms),
@@ -121,18 +119,12 @@ impl Sender {
     }
 }
 
-impl Verdict {
-    /// Takes the token out of what a forge said.
-    fn without(&mut self, token: &str) {
-        let (Self::Busy { trouble, .. } | Self::Limited { trouble, .. } | Self::Refused { trouble }) = self else {
-            return;
-        };
-        if !token.is_empty() && trouble.contains(token) {
-            *trouble = trouble.replace(token, "[token]");
-        }
-    }
+/// What a forge said, without the token: before anything of it is cut, or a piece of it could stay.
+fn without(body: &[u8], token: &str) -> String {
+    String::from_utf8_lossy(body).replace(token, "[token]")
 }
 
+/// The token, which has at least a character.
 async fn read_token(place: &Place) -> Result<String, String> {
     let reference = place.token.clone();
     let read = tokio::task::spawn_blocking(move || secrets::resolve(&reference)).await;
