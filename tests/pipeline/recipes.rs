@@ -29,18 +29,6 @@ name = "pixel"
 pool = "phone"
 labels = { os = "android" }
 "#;
-/// The same for a runner that kills without a word to anybody: what it left comes back by its ttl.
-const LAB_OF_SHORT_TTL: &str = r#"
-[[pool]]
-name = "phone"
-ttl = "2s"
-max_hold = "2h"
-
-[[resource]]
-name = "pixel"
-pool = "phone"
-labels = { os = "android" }
-"#;
 /// A test that ends when it is asked to.
 const WELL_BEHAVED: &str = "exec sleep 1000";
 /// One that does not.
@@ -267,7 +255,7 @@ fn actions_run_gives_back_when_cancelled() {
 
 #[test]
 fn actions_run_of_a_stubborn_test_gives_back_within_a_ttl() {
-    let lab = Lab::new(LAB_OF_SHORT_TTL, STUBBORN);
+    let lab = Lab::new(&LAB.replace("10m", "2s"), STUBBORN);
     let mut runner = Actions::start(&lab);
     let first = runner.begin(&yaml(&block("actions-run"), "run")[0]);
     lab.test_began();

@@ -203,13 +203,6 @@ impl Forge {
         self.shared.state().statuses.get(&key).cloned().unwrap_or_default()
     }
 
-    /// All contexts of a commit with what they show.
-    pub fn pull_request(&self, repository: &str, sha: &str) -> BTreeMap<String, Shown> {
-        let state = self.shared.state();
-        let of = state.statuses.iter().filter(|((r, s, _), _)| r == repository && s == sha);
-        of.filter_map(|((_, _, context), all)| Some((context.clone(), all.last()?.clone()))).collect()
-    }
-
     /// Waits until it shows this state, and answers what it shows.
     #[track_caller]
     pub fn comes_to_show(&self, repository: &str, sha: &str, context: &str, state: &str) -> Shown {
