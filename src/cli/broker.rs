@@ -13,6 +13,7 @@ use crate::client::http::{Answer, Http};
 use crate::client::url::BaseUrl;
 use crate::client::{ClientError, default_owner};
 use crate::protocol::http::OWNER_HEADER;
+pub use crate::protocol::http::encode;
 use crate::protocol::info::Page;
 
 /// Something to ask.
@@ -137,21 +138,6 @@ fn json_body(body: &impl Serialize) -> Result<Vec<u8>, Failure> {
 /// A header has visible ASCII only; anything else in a host's or user's name is replaced.
 fn header_text(text: &str) -> String {
     text.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect()
-}
-
-/// A text as one piece of a path or a query.
-#[must_use]
-pub fn encode(text: &str) -> String {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    // These two would mean the folder itself and its parent.
-    if encoded.bytes().all(|byte| byte == b'.') { encoded.replace('.', "%2E") } else { encoded }
 }
 
 /// A path with the query that these pairs make; those without a value are left out.

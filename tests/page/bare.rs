@@ -65,7 +65,15 @@ async fn every_answer_carries_the_policy() {
     {
         let answer = get(at, path).await;
         let policy = answer.header("content-security-policy").unwrap_or_default();
-        assert!(policy.contains("default-src 'none'") && policy.contains("script-src 'self';"), "{path}: {policy}");
+        let parts: Vec<&str> = policy.split(';').map(str::trim).collect();
+        let wanted = [
+            "default-src 'none'",
+            "script-src 'self'",
+            "frame-ancestors 'none'",
+            "base-uri 'none'",
+            "form-action 'self'",
+        ];
+        assert!(wanted.iter().all(|part| parts.contains(part)), "{path}: {policy}");
         assert!(!policy.contains("unsafe"), "{path}: {policy}");
         assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{path}");
         assert_eq!(answer.header("referrer-policy"), Some("same-origin"), "{path}");
@@ -77,7 +85,7 @@ async fn every_answer_carries_the_policy() {
 }
 
 #[tokio::test]
-async fn forms_of_other_pages_do_nothing() {
+async fn a_form_without_an_origin_does_nothing() {
     let fixture = Fixture::new();
     fixture.put(build(1, Phase::Running, "Run"), "line\n");
     let at = fixture.serve().await;
@@ -105,6 +113,8 @@ async fn the_list_is_narrowed_and_goes_on() {
     assert_eq!(builds(&failed), 35);
     assert!(!failed.body.contains("Older builds") && failed.body.contains("Newest"));
     assert_eq!(builds(&get(at, "/builds?repository=nobody").await), 0);
+    let unknown = get(at, "/builds?state=nonsense").await;
+    assert!(unknown.status == 400 && unknown.body.contains("timed_out"), "{}: {}", unknown.status, unknown.body);
 }
 
 #[tokio::test]

@@ -233,9 +233,7 @@ impl Source for Fixture {
 
     fn lines(&self, log: LogId, from: u64, count: u64) -> Answer<'_, Vec<LogLine>> {
         let lines = self.log_of(log).map_or_else(Vec::new, |log| {
-            let hidden = |number: u64| {
-                log.gap.is_some_and(|gap| gap.first_line <= number && number < gap.first_line + gap.lines)
-            };
+            let hidden = |number: u64| log.gap.is_some_and(|gap| gap.hides(number));
             let numbers = (from..=log.starts.len() as u64).filter(|number| !hidden(*number));
             let mut bytes = 0;
             let within = |line: &LogLine| {

@@ -40,7 +40,7 @@ fn attacks() -> Vec<u8> {
     log.extend(b"\x1b[1K\x1b[2Kx\r".repeat(20_000));
     log.push(b'\n');
     log.extend(b"<script>".repeat(130_000));
-    log.extend("\n\u{202e}txet\u{2066}<b>\u{200b}\n".as_bytes());
+    log.extend("\n\u{202e}txet\u{2066}<b>\u{200b}\nerror: \u{202e}txet\n--- \u{202e}txet\n".as_bytes());
     log
 }
 
@@ -82,6 +82,8 @@ async fn nothing_in_a_log_runs() {
         let inline = "return document.querySelectorAll('[onclick], [onerror], [onload], [onmouseover], .t [style], \
                       .t [id]').length + [...document.scripts].filter((script) => !script.src).length";
         assert_eq!(browser.run(inline).await, 0, "handlers at {path}");
+        let turned = "return /[\\u202a-\\u202e\\u2066-\\u2069]/.test(document.body.textContent)";
+        assert_eq!(browser.run(turned).await, false, "{path} turns the direction of what it shows");
         // The policy had nothing to forbid: none of it was markup in the first place.
         let complaints = browser.complaints().await;
         assert!(complaints.is_empty(), "{path}: {complaints:?}");

@@ -193,7 +193,16 @@ fn asked(broker: &Broker, path: &str, headers: &str) -> Answer {
 fn what_a_page_or_a_proxy_sends_is_not_admitted_on_any_path() {
     let broker = Broker::with_inventory(LAB);
     let mut bystander = Bystander::of(&broker);
-    for path in ["/v1/ws", "/v1/resources", "/v1/status", "/metrics", "/healthz", "/no/such/path"] {
+    for path in [
+        "/v1/ws",
+        "/v1/resources",
+        "/v1/status",
+        "/metrics",
+        "/healthz",
+        "/builds",
+        "/builds/1/approve",
+        "/no/such/path",
+    ] {
         for (headers, names, _) in NOT_ADMITTED {
             assert_problem(&asked(&broker, path, headers), 403, "not_admitted", names);
         }

@@ -75,7 +75,8 @@ async fn list(State(shared): State<Arc<Shared>>, Asked(which): Asked<Which>) -> 
     Ok(Json(BuildPage { items: found.iter().map(|build| info(build, &[])).collect(), next }))
 }
 
-fn phases(text: &str) -> Result<Vec<Phase>, Refusal> {
+/// Phases by their words, with commas between them.
+pub(in crate::server) fn phases(text: &str) -> Result<Vec<Phase>, Refusal> {
     let phase = |word: &str| {
         Phase::ALL.into_iter().find(|phase| phase.as_str() == word).ok_or_else(|| {
             let known: Vec<&str> = Phase::ALL.iter().map(|phase| phase.as_str()).collect();

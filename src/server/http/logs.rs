@@ -8,6 +8,8 @@
 mod tests;
 mod text;
 
+pub(in crate::server) use text::nothing_comes;
+
 use std::sync::Arc;
 
 use axum::body::Body;
@@ -158,7 +160,7 @@ async fn lines(
     let count = which.count.unwrap_or(WINDOW_LINES_DEFAULT).min(WINDOW_LINES_MAX);
     let from = which.from.unwrap_or_else(|| (status.lines + 1).saturating_sub(count as u64)).max(1);
     let found = logs.lines(id, from, count).await.map_err(|error| failed(&error))?;
-    let more = status.more() && !text::nothing_comes(&build, id, &status);
+    let more = status.more() && !nothing_comes(&build, id, &status);
     let written = tokio::task::spawn_blocking(move || {
         let items = found.into_iter().map(|line| LogLine {
             number: line.number,

@@ -4,12 +4,12 @@
 //! probes and scrapers ask. Every request is admitted first, whatever it asks for, but for deliveries of forges.
 
 pub mod asking;
-mod builds;
+pub mod builds;
 mod deliveries;
 pub mod hooks;
 mod journal;
 mod leases;
-mod logs;
+pub mod logs;
 pub mod metrics;
 pub mod problem;
 mod queue;

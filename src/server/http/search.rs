@@ -7,12 +7,12 @@ use axum::routing::get;
 use axum::{Json, Router};
 use serde::Deserialize;
 
+use super::builds::phases;
 use super::problem::{Asked, Refusal};
-use crate::builds::build::Phase;
 use crate::pipeline::search::{Found, HITS_DEFAULT, HITS_MAX, Hit, Query, Question, SearchError};
 use crate::protocol::builds::{SearchHit, SearchPage};
 use crate::protocol::error::{RpcError, code};
-use crate::server::convert::{cut, invalid};
+use crate::server::convert::invalid;
 use crate::server::shared::{App, Shared};
 use crate::store::Reader;
 
@@ -47,13 +47,7 @@ async fn search(State(shared): State<Arc<Shared>>, Asked(which): Asked<Which>) -
 }
 
 fn question(which: Which) -> Result<Question, Refusal> {
-    let phase = |word: &str| {
-        Phase::ALL.into_iter().find(|phase| phase.as_str() == word).ok_or_else(|| {
-            let known: Vec<&str> = Phase::ALL.iter().map(|phase| phase.as_str()).collect();
-            Refusal(invalid(format!("`state` has `{}`: expected some of {}", cut(word), known.join(", "))))
-        })
-    };
-    let phases = which.state.as_deref().map(|text| text.split(',').map(str::trim).map(phase).collect());
+    let phases = which.state.as_deref().map(phases).transpose()?;
     let cursor = which.cursor.map(|text| {
         let refused = || Refusal(invalid("`cursor` is not one that this broker gave: begin at the first page"));
         text.parse().map_err(|()| refused())
@@ -62,7 +56,7 @@ fn question(which: Which) -> Result<Question, Refusal> {
         query: Query::parse(&which.q).map_err(|said| Refusal(invalid(format!("`q`: {said}"))))?,
         repository: which.repository.map(Arc::from),
         pipeline: which.pipeline.map(Arc::from),
-        phases: phases.transpose()?.unwrap_or_default(),
+        phases: phases.unwrap_or_default(),
         since_ms: which.since,
         limit: which.limit.unwrap_or(HITS_DEFAULT).clamp(1, HITS_MAX),
         cursor: cursor.transpose()?,

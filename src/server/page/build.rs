@@ -14,6 +14,7 @@ use super::{assets, humans};
 use crate::builds::build::{Build, Cause, Line, Phase};
 use crate::builds::change::Note;
 use crate::builds::log::LogId;
+use crate::protocol::http::encode;
 
 /// Seconds between two looks of a reader without the script, while the build goes on.
 const REFRESH_SECONDS: u32 = 5;
@@ -83,7 +84,7 @@ impl View<'_> {
                 (actions(build))
             }
             p class="facts" {
-                a href={ "/builds?repository=" (query(&build.repository)) } { (shown(&build.repository)) }
+                a href={ "/builds?repository=" (encode(&build.repository)) } { (shown(&build.repository)) }
                 span { (shown(&build.plan.name)) }
                 span { (shown(&subject.line.to_string())) }
                 code title=(subject.sha) { (subject.sha.short()) }
@@ -181,12 +182,7 @@ impl View<'_> {
 
     fn viewer(&self) -> Markup {
         let Some(look) = self.look else {
-            let text = if self.build.phase.is_final() {
-                "There is no log: nothing came, or it was deleted when its time was over."
-            } else {
-                "Nothing yet: the log begins when an agent has the build."
-            };
-            return html! { main { p class="nothing" id="nothing" data-open=(self.goes_on()) { (text) } } };
+            return html! { main { p class="nothing" id="nothing" { "There is no log: it was deleted when its time was over." } } };
         };
         let status = &look.status;
         let digits = status.lines.max(999).to_string().len();
@@ -254,7 +250,7 @@ impl View<'_> {
                 }
                 ol {
                     @for (line, letter, text) in &told.summary {
-                        li class=(letter) { (self.link_to(*line)) " " (shown(text)) }
+                        li class=(letter) { (self.link_to(*line)) " " (text) }
                     }
                 }
             }
@@ -370,18 +366,4 @@ pub fn confirm_cancel(build: &Build) -> Html<String> {
         }
     };
     layout::page(&format!("Cancel build {}?", build.id), &html! {}, &body)
-}
-
-/// A text as a value in a query.
-#[must_use]
-pub fn query(text: &str) -> String {
-    use std::fmt::Write as _;
-    text.bytes().fold(String::new(), |mut out, byte| {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-        out
-    })
 }

@@ -6,6 +6,7 @@
 //!
 //! Cosmetic only: whatever a log prints, a marker folds lines and does nothing else.
 
+use super::layout::shown;
 use super::terminal;
 
 /// Groups within groups; what is deeper is part of the one above.
@@ -196,10 +197,16 @@ impl Folder {
             Sort::Section(name) => End::Section(name.into()),
             Sort::Heading => End::Heading,
         };
-        let name = terminal::text(title).trim().chars().take(NAME_CHARS_MAX).collect();
+        let name: String = terminal::text(title).trim().chars().take(NAME_CHARS_MAX).collect();
+        let name = shown(&name);
         let depth = self.open.len();
         self.open.push((self.folds.len(), end));
         self.folds.push(Fold { first: number, last: number, depth, name, asked, errors: 0, ended: false });
+    }
+
+    /// Counts no errors from here, and none of those before.
+    pub fn forget_errors(&mut self) {
+        self.folds.iter_mut().for_each(|fold| fold.errors = 0);
     }
 
     fn end_down_to(&mut self, depth: usize, last: u64) {

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use axum::response::Html;
 use maud::{Markup, html};
 
-use super::build::query;
 use super::humans;
 use super::layout::{self, shown, state, word};
 use super::routes::ListAsked;
 use crate::builds::build::{Build, Phase};
+use crate::pipeline::search::QUERY_BYTES_MAX;
+use crate::protocol::http::encode;
 
 /// The page.
 pub fn page(asked: &ListAsked, repositories: &[Arc<str>], builds: &[Build], more: bool, now_ms: i64) -> Html<String> {
@@ -42,7 +43,7 @@ pub fn page(asked: &ListAsked, repositories: &[Arc<str>], builds: &[Build], more
 pub fn search(q: &str) -> Markup {
     html! {
         form class="find" role="search" action="/builds/search" {
-            input type="search" name="q" value=(q) maxlength="200" placeholder="Search all logs"
+            input type="search" name="q" value=(q) maxlength=(QUERY_BYTES_MAX) placeholder="Search all logs"
                 aria-label="Search all logs";
         }
     }
@@ -83,7 +84,7 @@ fn filters(asked: &ListAsked, repositories: &[Arc<str>]) -> Markup {
 }
 
 fn link(asked: &ListAsked, before: Option<u64>) -> String {
-    let mut link = format!("/builds?repository={}&state={}", query(&asked.repository), query(&asked.state));
+    let mut link = format!("/builds?repository={}&state={}", encode(&asked.repository), encode(&asked.state));
     if let Some(before) = before {
         link.push_str(&format!("&before={before}"));
     }

@@ -10,6 +10,7 @@ use crate::pipeline::Pipeline;
 use crate::pipeline::logs::{Line, LogError};
 use crate::pipeline::search::{Found, Question};
 use crate::protocol::error::{RpcError, code};
+use crate::server::http::logs::nothing_comes;
 use crate::server::http::problem::Refusal;
 use crate::store::builds::BuildFilter;
 
@@ -48,14 +49,16 @@ impl Source for Live {
     fn log(&self, log: LogId) -> Answer<'_, Option<LogStatus>> {
         Box::pin(async move {
             let status = self.0.logs.status(log).await.map_err(|error| failed(&error))?;
-            let empty = status.bytes == 0 && status.end.is_none();
-            if !empty {
+            if status.bytes > 0 || status.end.is_some() {
                 return Ok(Some(status));
             }
-            // Nothing has come. Of a build that is over, or whose attempt it is no more, nothing will.
-            let build = self.0.conductor.build(log.build).await?;
-            let waits = build.is_some_and(|build| !build.phase.is_final() && build.attempt == log.attempt);
-            Ok(waits.then_some(status))
+            let Some(build) = self.0.conductor.build(log.build).await? else { return Ok(None) };
+            // Its agent has told the end of a log that is not there any more.
+            let deleted = build.log.is_some() && build.attempt == log.attempt;
+            if deleted || !(1..=build.attempt).contains(&log.attempt) {
+                return Ok(None);
+            }
+            Ok(Some(LogStatus { never: nothing_comes(&build, log, &status), ..status }))
         })
     }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Serialize;
 
 use super::folds::{Fold, Folder};
+use super::layout::shown;
 use super::marks::{Mark, mark};
 use super::source::{LogLine, Source};
 use super::terminal;
@@ -49,6 +50,7 @@ impl Outline {
             self.marks = Vec::new();
             self.summary = Vec::new();
             (self.errors, self.warnings) = (0, 0);
+            self.folder.forget_errors();
         }
         for line in lines {
             let mark = if self.unmarked { None } else { mark(&line.bytes) };
@@ -75,8 +77,8 @@ impl Outline {
                 _ => return,
             }
         }
-        let text = terminal::text(&line.bytes).trim().chars().take(SUMMARY_CHARS_MAX).collect();
-        self.summary.push((line.number, mark, text));
+        let text: String = terminal::text(&line.bytes).trim().chars().take(SUMMARY_CHARS_MAX).collect();
+        self.summary.push((line.number, mark, shown(&text)));
     }
 
     /// As pages take it, for a log of so many lines.
@@ -164,8 +166,7 @@ impl Outlines {
     /// # Errors
     /// What the log's source refuses with.
     pub async fn of(&self, source: &dyn Source, log: LogId) -> Result<Option<Told>, Refusal> {
-        let place = self.place(log);
-        let mut outline = place.lock().await;
+        let mut outline = self.place(log).lock_owned().await;
         let Some(status) = source.log(log).await? else { return Ok(None) };
         let marking = status.bytes <= MARKED_BYTES_MAX;
         let complete = if status.more() { status.lines.saturating_sub(1) } else { status.lines };
@@ -175,13 +176,13 @@ impl Outlines {
             if lines.is_empty() {
                 break;
             }
-            // Where the asker goes away meanwhile, what is there begins anew: nothing is missed.
-            let mut taken = std::mem::take(&mut *outline);
+            // The place goes along, so that what was found is kept where the asker goes away meanwhile.
             let work = move || {
-                taken.take(&lines, marking);
-                taken
+                outline.take(&lines, marking);
+                outline
             };
-            *outline = tokio::task::spawn_blocking(work).await.unwrap_or_default();
+            let Ok(back) = tokio::task::spawn_blocking(work).await else { return Ok(None) };
+            outline = back;
         }
         Ok(Some(outline.told(&status)))
     }
@@ -230,7 +231,7 @@ mod tests {
     #[test]
     fn marks_are_bounded_and_errors_come_before_warnings() {
         let mut outline = Outline::default();
-        let text = format!("{}error: late\n", "warning: w\n".repeat(MARKS_MAX + 5));
+        let text = format!("--- all\n{}error: late\n", "warning: w\n".repeat(MARKS_MAX + 5));
         outline.take(&lines(&text), true);
         let told = outline.told(&LogStatus { lines: 30_000, ..LogStatus::default() });
         assert_eq!((told.marks.len(), told.summary.len()), (MARKS_MAX, SUMMARY_MAX));
@@ -239,5 +240,6 @@ mod tests {
         outline.take(&lines("error: x"), false);
         let told = outline.told(&LogStatus { lines: 30_001, ..LogStatus::default() });
         assert!(!told.marked && told.marks.is_empty() && told.errors == 0);
+        assert_eq!((told.folds.len(), told.folds[0].errors), (1, 0));
     }
 }

@@ -22,6 +22,7 @@ use crate::pipeline::search::{HITS_DEFAULT, Query, Question};
 use crate::protocol::error::{RpcError, code};
 use crate::server::convert::invalid;
 use crate::server::http::asking::{Asker, number};
+use crate::server::http::builds::phases;
 use crate::server::http::problem::{Asked, Named, Refusal, not_found};
 use crate::store::builds::BuildFilter;
 
@@ -72,11 +73,11 @@ pub struct ListAsked {
 }
 
 impl ListAsked {
-    fn phases(&self) -> Vec<Phase> {
+    fn phases(&self) -> Result<Vec<Phase>, Refusal> {
         match &*self.state {
-            "" => Vec::new(),
-            "open" => Phase::ALL.into_iter().filter(|phase| !phase.is_final()).collect(),
-            word => Phase::ALL.into_iter().filter(|phase| phase.as_str() == word).collect(),
+            "" => Ok(Vec::new()),
+            "open" => Ok(Phase::ALL.into_iter().filter(|phase| !phase.is_final()).collect()),
+            words => phases(words),
         }
     }
 }
@@ -85,7 +86,7 @@ impl ListAsked {
 pub async fn list(At(pages): At, Asked(asked): Asked<ListAsked>) -> Result<Html<String>, Sorry> {
     let filter = BuildFilter {
         repository: (!asked.repository.is_empty()).then(|| asked.repository.as_str().into()),
-        phases: asked.phases(),
+        phases: asked.phases()?,
         before: asked.before.map(BuildId),
         // One more tells whether there is a next page.
         limit: BUILDS_PER_PAGE + 1,

@@ -3,13 +3,11 @@
 use axum::response::Html;
 use maud::{Markup, html};
 
-use super::build::query;
 use super::layout::{self, shown, state, trail};
 use super::{humans, list};
 use crate::pipeline::search::{Found, Hit};
-
-/// Lines above a hit that its link shows.
-const LINES_BEFORE: u64 = 20;
+use crate::protocol::http::encode;
+use crate::server::http::search::link;
 
 /// The page; without anything to look for there is only the box.
 pub fn page(q: &str, found: Option<&Found>) -> Html<String> {
@@ -42,7 +40,7 @@ fn hits(q: &str, found: &Found) -> Markup {
         }
         p class="window" {
             @if let Some(next) = &found.next {
-                a rel="next" href={ "/builds/search?q=" (query(q)) "&cursor=" (query(&next.to_string())) } {
+                a rel="next" href={ "/builds/search?q=" (encode(q)) "&cursor=" (encode(&next.to_string())) } {
                     @if found.unfinished { "Look on: this took its time" } @else { "More" }
                 }
             }
@@ -66,10 +64,7 @@ fn log(hits: &[Hit]) -> Markup {
         div class="found rows d7" {
             @for hit in hits {
                 div class="l" {
-                    a class="n" href={
-                        "/builds/" (build.id.0) "?attempt=" (hit.attempt)
-                        "&from=" (hit.line.saturating_sub(LINES_BEFORE).max(1)) "#L" (hit.line)
-                    } { (hit.line) }
+                    a class="n" href=(link(hit)) { (hit.line) }
                     span class="t" { (shown(&hit.text)) }
                 }
             }

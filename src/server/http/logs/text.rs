@@ -65,7 +65,7 @@ impl Which {
 }
 
 /// Whether nothing comes of a log that has not begun: its build is over, or tried again.
-pub(super) fn nothing_comes(build: &Build, id: LogId, status: &LogStatus) -> bool {
+pub(in crate::server) fn nothing_comes(build: &Build, id: LogId, status: &LogStatus) -> bool {
     status.bytes == 0 && (build.phase.is_final() || build.attempt > id.attempt)
 }
 

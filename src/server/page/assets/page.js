@@ -5,11 +5,6 @@
 // makes HTML of text, and the page's policy would not let anything run that was.
 "use strict";
 (() => {
-  const nothing = document.getElementById("nothing");
-  if (nothing && nothing.dataset.open === "true") {
-    // No log yet: look again until there is one.
-    setTimeout(() => location.reload(), 2000);
-  }
   const log = document.getElementById("log");
   if (!log) return;
 
@@ -258,15 +253,20 @@
   };
 
   const take = (answer) => {
-    answer.rows.forEach((row, at) => rows.set(answer.from + at, row));
+    // Answers may come in another order than they were made. The last line of what was known may have gone on
+    // since, and that of an older answer may be half.
+    const newer = answer.bytes > bytes || (more && !answer.more);
+    const sure = newer || answer.bytes === bytes ? Infinity : answer.lines;
+    if (newer) rows.delete(lines);
+    answer.rows.forEach((row, at) => answer.from + at < sure && rows.set(answer.from + at, row));
     if (rows.size > KEPT) {
       // What is far from the view goes first.
       const middle = lineAt(Math.floor(top / rowHeight));
       for (const line of rows.keys()) if (Math.abs(line - middle) > KEPT / 4) rows.delete(line);
     }
-    if (answer.bytes > bytes || answer.lines > lines || answer.more !== more) {
+    if (newer) {
       const grew = answer.lines !== lines;
-      [lines, bytes, more] = [answer.lines, Math.max(bytes, answer.bytes), answer.more];
+      [lines, bytes, more] = [answer.lines, answer.bytes, answer.more];
       if (grew) layout();
       size.textContent = `${lines.toLocaleString("en")} ${lines === 1 ? "line" : "lines"}`;
       showFollowing();
@@ -398,7 +398,10 @@
     for (let from = 1; text && from; ) {
       const found = await ask("find", { q: text, from }).catch(() => null);
       if (mine !== turn) return;
-      if (!found) return toast("The broker did not look for it.");
+      if (!found) {
+        looked = "";
+        return toast("The broker did not look for it: press Enter to try again.");
+      }
       hits = hits.concat(found.hits).slice(0, HITS_MAX);
       from = hits.length < HITS_MAX ? found.next : undefined;
       whole = !from && !found.next;
