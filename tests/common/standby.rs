@@ -83,7 +83,10 @@ impl Shared {
         });
         let body = body.to_string();
         let length = body.len();
-        write!(stream, "HTTP/1.1 {status}\r\n{header}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")?;
+        // In one write, as a broker sends it: of a refused upgrade a client sees what came with the headers.
+        let answer =
+            format!("HTTP/1.1 {status}\r\n{header}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}");
+        stream.write_all(answer.as_bytes())?;
         // What is left of a body is taken, so that the answer is not lost with it.
         stream.shutdown(std::net::Shutdown::Write)?;
         reader.read_to_end(&mut Vec::new()).map(drop)
