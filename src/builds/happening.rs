@@ -27,6 +27,26 @@ impl Forge {
             Self::Gitlab => "gitlab",
         }
     }
+
+    /// Reads one, as people and routes name it: Forgejo is Gitea.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        match text {
+            "gitea" | "forgejo" => Some(Self::Gitea),
+            "github" => Some(Self::Github),
+            "gitlab" => Some(Self::Gitlab),
+            _ => None,
+        }
+    }
+
+    /// Where it keeps the head of a pull request, also of one from a fork.
+    #[must_use]
+    pub fn pull_ref(self, number: u64) -> String {
+        match self {
+            Self::Gitlab => format!("refs/merge-requests/{number}/head"),
+            Self::Gitea | Self::Github => format!("refs/pull/{number}/head"),
+        }
+    }
 }
 
 impl fmt::Display for Forge {

@@ -16,6 +16,8 @@ use crate::builds::plan::{On, Pipeline, Plan};
 use crate::inventory::pipelines::Repository;
 use crate::inventory::pipelines::pipeline_file::{self, FILE_BYTES_MAX, FILE_NAME};
 
+/// How long packing a mirror may take.
+const TIDY_MAX: Duration = Duration::from_secs(3_600);
 /// Before what failed is tried again: a forge may tell of a commit before it hands it out.
 const PAUSES: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 
@@ -77,6 +79,9 @@ impl PipelineSource {
             None => {
                 let remote = remote(repository).await?;
                 let sha = self.definition(&remote, repository.forge, what).await?;
+                // Beside the delivery, whose time it must not take.
+                let (git, mirrored) = (self.git.clone().patient(TIDY_MAX), remote.clone());
+                tokio::spawn(async move { git.tidy(&mirrored).await });
                 match self.read(&remote, repository, &sha).await? {
                     Ok(pipelines) => pipelines.into(),
                     Err(sought) => return Ok(sought),
@@ -98,7 +103,7 @@ impl PipelineSource {
             What::Tag { tag, sha } => self.git.fetch(remote, &format!("refs/tags/{tag}"), sha.as_ref()).await,
             // As the base branch is now: an old base would bring back what was mended since.
             What::Pull { pull, .. } if pull.fork => self.git.fetch(remote, &branch_ref(&pull.base_branch), None).await,
-            What::Pull { pull, .. } => self.git.fetch(remote, &pull_ref(forge, pull.number), Some(&pull.head)).await,
+            What::Pull { pull, .. } => self.git.fetch(remote, &forge.pull_ref(pull.number), Some(&pull.head)).await,
         }
     }
 
@@ -146,7 +151,7 @@ impl PipelineSource {
     }
 
     async fn touched_by_pull(&self, remote: &Remote, forge: Forge, pull: &Pull) -> Result<Changed, GitError> {
-        self.git.fetch(remote, &pull_ref(forge, pull.number), Some(&pull.head)).await?;
+        self.git.fetch(remote, &forge.pull_ref(pull.number), Some(&pull.head)).await?;
         let base = self.git.fetch(remote, &branch_ref(&pull.base_branch), None).await?;
         // Without a common ancestor everything has changed.
         Ok(self.git.changed(remote, &base, &pull.head, true).await.unwrap_or(Changed::TooMany))
@@ -224,14 +229,6 @@ fn line(git_ref: &str) -> Line {
 
 fn branch_ref(branch: &str) -> String {
     format!("refs/heads/{branch}")
-}
-
-/// Where a forge keeps the head of a pull request, also one from a fork.
-fn pull_ref(forge: Forge, number: u64) -> String {
-    match forge {
-        Forge::Gitlab => format!("refs/merge-requests/{number}/head"),
-        Forge::Gitea | Forge::Github => format!("refs/pull/{number}/head"),
-    }
 }
 
 /// The repository's remote. Its token is read where that may block.

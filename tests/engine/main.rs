@@ -11,6 +11,7 @@ mod lab;
 mod words;
 
 mod batches;
+mod conductor;
 mod confirm;
 mod endings;
 mod expiries;

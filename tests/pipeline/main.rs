@@ -23,6 +23,7 @@ mod pages;
 mod recipes;
 mod restart;
 mod search;
+mod settings;
 mod statuses;
 mod superseding;
 mod told;

@@ -30,7 +30,7 @@ pub enum Command {
         /// What is built.
         subject: Subject,
         /// How.
-        wanted: Vec<Wanted>,
+        wanted: Vec<Arc<Plan>>,
         /// Who.
         by: Arc<str>,
     },
@@ -141,20 +141,11 @@ pub enum Command {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found {
     /// These pipelines. For an event that only ends builds: those whose builds may go on.
-    Wanted(Vec<Wanted>),
+    Wanted(Vec<Arc<Plan>>),
     /// Nothing, and why.
     Nothing(Arc<str>),
     /// They could not be read, and why.
     Failed(Arc<str>),
-}
-
-/// A pipeline that is to run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
-    /// What it does.
-    pub plan: Arc<Plan>,
-    /// Why it cannot: the build is made all the same, and fails at once where people look for it.
-    pub refused: Option<Arc<str>>,
 }
 
 /// What an agent says.

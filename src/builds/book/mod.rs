@@ -28,7 +28,7 @@ use super::change::Change;
 use super::delivery::{Delivery, DeliveryId, Outcome};
 use super::plan::Concurrency;
 use super::status::{Status, StatusKey};
-pub use command::{Answer, Command, Finished, Found, Gone, Refusal, Report, Wanted};
+pub use command::{Answer, Command, Finished, Found, Gone, Refusal, Report};
 use recent::Recent;
 pub use recent::{RECENT_KEPT_MS, RECENT_MAX};
 
@@ -92,8 +92,9 @@ impl Book {
     pub fn new(contents: Contents) -> Self {
         let Contents { open, waiting, recent, statuses, last_build, last_delivery } = contents;
         let mut book = Self { last_build, last_delivery, ..Self::default() };
-        for delivery in recent {
-            book.recent.note(&delivery);
+        // What came to nothing is not known: its repeat is worked on.
+        for delivery in recent.iter().filter(|delivery| !matches!(delivery.outcome, Outcome::Failed { .. })) {
+            book.recent.note(delivery);
         }
         for build in open {
             book.apply(&Change::Build(Arc::new(build)));

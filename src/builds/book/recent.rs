@@ -53,7 +53,7 @@ impl Recent {
 
     /// The newest commit of a pull request that was heard of.
     pub(super) fn head(&self, repository: &str, number: u64) -> Option<&Sha> {
-        let of = |forge| self.last.get(&(forge, Arc::from(repository), Line::Pull(number)));
+        let of = |forge| self.last.get(&(forge, name(repository), Line::Pull(number)));
         let (_, what) = [Forge::Github, Forge::Gitlab, Forge::Gitea].into_iter().find_map(of)?;
         match what {
             What::Pull { pull, .. } => Some(&pull.head),
@@ -105,7 +105,13 @@ pub(super) fn line(what: &What) -> Line {
 }
 
 fn place(forge: Forge, happening: &Happening) -> Place {
-    (forge, happening.repository.clone(), line(&happening.what))
+    (forge, name(&happening.repository), line(&happening.what))
+}
+
+/// A repository's name in one spelling: forges do not tell their cases apart, and the configuration may have
+/// another.
+fn name(repository: &str) -> Arc<str> {
+    repository.to_ascii_lowercase().into()
 }
 
 /// Whether two say the same. Titles are for people, and change without a commit.

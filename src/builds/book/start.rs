@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::draft::{Draft, enter};
+use super::draft::Draft;
 use super::recent::line;
-use super::{Answer, Command, Found, OPEN_BUILDS_MAX, Refusal, Wanted};
+use super::{Answer, Command, Found, OPEN_BUILDS_MAX, Refusal};
 use crate::builds::build::{Build, BuildId, Cause, Ending, Line, Phase, Subject, Times};
 use crate::builds::change::Change;
 use crate::builds::delivery::{Delivery, DeliveryId, Incoming, Outcome, Received};
 use crate::builds::happening::{Forge, Happening, PullAction, What};
-use crate::builds::plan::Concurrency;
+use crate::builds::plan::{Concurrency, Plan};
 
 /// A decision on its way.
 type Decided = Result<(Vec<Change>, Answer), Refusal>;
@@ -27,8 +27,6 @@ impl Subject {
     #[must_use]
     pub fn of(forge: Forge, happening: &Happening) -> Option<Self> {
         let line = line(&happening.what);
-        // Where forges keep the head of a pull request, also one from a fork.
-        let pulls = if forge == Forge::Gitlab { "merge-requests" } else { "pull" };
         Some(match &happening.what {
             What::Push { branch, after, title, .. } => Self {
                 line,
@@ -49,7 +47,7 @@ impl Subject {
             What::Pull { pull, .. } => Self {
                 line,
                 sha: pull.head.clone(),
-                git_ref: format!("refs/{pulls}/{}/head", pull.number).into(),
+                git_ref: forge.pull_ref(pull.number).into(),
                 base: Some((pull.base_branch.clone(), pull.base.clone())),
                 title: Some(pull.title.clone()),
                 fork: pull.fork,
@@ -102,7 +100,10 @@ impl Draft<'_> {
             let origin = Origin { repository, subject, cause, by: &happening.by };
             started = self.begin_all(&origin, wanted);
         }
-        let ended = self.end_older(repository, happening, wanted, &started);
+        // Which of a draft's builds go on, only its pipelines can say.
+        let unknown = matches!(found, Found::Failed(_))
+            && matches!(happening.what, What::Pull { action: PullAction::Drafted, .. });
+        let ended = if unknown { Vec::new() } else { self.end_older(repository, happening, wanted, &started) };
         let outcome = match found {
             Found::Failed(reason) => Outcome::Failed { reason: reason.clone() },
             Found::Wanted(_) if !room => Outcome::Failed {
@@ -122,7 +123,7 @@ impl Draft<'_> {
         mut self,
         repository: &Arc<str>,
         subject: &Subject,
-        wanted: &[Wanted],
+        wanted: &[Arc<Plan>],
         by: &Arc<str>,
     ) -> Decided {
         self.room(wanted.len())?;
@@ -142,11 +143,10 @@ impl Draft<'_> {
             return Err(Refusal::new("not_newest", message));
         }
         self.room(1)?;
-        let wanted = Wanted { plan: of.plan.clone(), refused: None };
         let cause = Cause::Retry { of: of.id };
         let origin = Origin { repository: &of.repository, subject: &of.subject, cause, by };
         let allowed_by = of.approved_by.clone();
-        let id = self.begin(&origin, &wanted, allowed_by);
+        let id = self.begin(&origin, &of.plan, allowed_by);
         self.supersede_older(&[id], by);
         self.done(Answer::Started(vec![id]))
     }
@@ -159,21 +159,21 @@ impl Draft<'_> {
         Ok(())
     }
 
-    fn begin_all(&mut self, origin: &Origin<'_>, wanted: &[Wanted]) -> Vec<BuildId> {
-        wanted.iter().map(|wanted| self.begin(origin, wanted, None)).collect()
+    fn begin_all(&mut self, origin: &Origin<'_>, wanted: &[Arc<Plan>]) -> Vec<BuildId> {
+        wanted.iter().map(|plan| self.begin(origin, plan, None)).collect()
     }
 
     /// Makes a build. A fork's is blocked until somebody allows its commit.
-    fn begin(&mut self, origin: &Origin<'_>, wanted: &Wanted, allowed_by: Option<Arc<str>>) -> BuildId {
+    fn begin(&mut self, origin: &Origin<'_>, plan: &Arc<Plan>, allowed_by: Option<Arc<str>>) -> BuildId {
         let id = self.next_id();
         let blocked = origin.subject.fork && allowed_by.is_none();
-        let mut build = Build {
+        let build = Build {
             id,
             repository: origin.repository.clone(),
             subject: origin.subject.clone(),
             cause: origin.cause.clone(),
             by: origin.by.clone(),
-            plan: wanted.plan.clone(),
+            plan: plan.clone(),
             phase: if blocked { Phase::Blocked } else { Phase::Queued },
             reason: blocked.then(|| "a fork's commit: it waits until somebody allows it".into()),
             ending: None,
@@ -188,24 +188,13 @@ impl Draft<'_> {
             log: None,
             reported: false,
         };
-        let refused = wanted.refused.clone();
-        if let Some(reason) = &refused {
-            build.reason = Some(reason.clone());
-            build.times.ended_ms = Some(self.now_ms);
-            if blocked {
-                // What cannot run needs nobody's leave to fail.
-                enter(&mut build, Phase::Queued);
-            }
-            enter(&mut build, Phase::Failed);
-        }
         let what = match &origin.cause {
             Cause::Delivery { delivery } => format!("made of delivery {}", delivery.0),
             Cause::Asked => "asked for".to_owned(),
             Cause::Retry { of } => format!("asked for once more, as {of}"),
         };
-        let words = refused.map_or_else(|| what.clone(), |reason| format!("{what}, and failed: {reason}"));
         self.put(build);
-        self.note(id, words, origin.by);
+        self.note(id, what, origin.by);
         id
     }
 
@@ -214,7 +203,7 @@ impl Draft<'_> {
         &mut self,
         repository: &Arc<str>,
         happening: &Happening,
-        wanted: &[Wanted],
+        wanted: &[Arc<Plan>],
         started: &[BuildId],
     ) -> Vec<BuildId> {
         let by = &happening.by;
@@ -238,7 +227,7 @@ impl Draft<'_> {
             What::Pull { action: PullAction::Drafted, .. } => (cancel(format!("{line} became a draft")), wanted),
             What::Pull { .. } => return self.supersede_pull(repository, &line, started, by),
         };
-        let kept = |build: &Build| kept.iter().any(|kept| kept.plan.name == build.plan.name);
+        let kept = |build: &Build| kept.iter().any(|kept| kept.name == build.plan.name);
         let ends = self.of_line(repository, &line, |build| !kept(build));
         ends.into_iter().filter(|id| self.end(*id, ending.clone())).collect()
     }

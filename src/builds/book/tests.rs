@@ -5,12 +5,12 @@ mod world;
 
 use std::sync::Arc;
 
-use super::{Answer, BLOCKED_KEPT_MS, Command, Finished, Found, Gone, Report};
-use crate::builds::build::{BuildId, Line, Phase, Subject};
+use super::{Answer, BLOCKED_KEPT_MS, Book, Command, Finished, Found, Gone, Report};
+use crate::builds::build::{BuildId, Phase, Subject};
 use crate::builds::delivery::{Outcome, Received};
 use crate::builds::happening::{Forge, PullAction, What};
 use crate::builds::plan::Concurrency;
-use world::{World, incoming, plan, pull, push, sha, wanted};
+use world::{World, incoming, plan, pull, push, sha};
 
 #[test]
 fn every_phase_goes_only_where_the_table_says() {
@@ -72,7 +72,32 @@ fn the_repeat_of_one_that_failed_is_worked_on() {
     world.receive(incoming("a", push("main", 1)));
     world.work(world::delivery(1), Found::Failed("git was away".into()));
     assert!(matches!(world.stored.deliveries[&world::delivery(1)].outcome, Outcome::Failed { .. }));
+    // Also by a broker that knows it from the store alone.
+    world.book = Book::new(world.stored.contents());
     assert_eq!(world.receive(incoming("a", push("main", 1))), Received::Accepted(world::delivery(2)));
+}
+
+#[test]
+fn a_draft_whose_pipelines_cannot_be_read_ends_nothing() {
+    let mut world = World::default();
+    let id = world.delivered(pull(7, 1, PullAction::Opened, false), vec![plan("unit", Concurrency::Supersede)])[0];
+    world.receive(incoming("draft", pull(7, 1, PullAction::Drafted, false)));
+    world.work(world::delivery(2), Found::Failed("git was away".into()));
+    assert_eq!(world.phase(id), Phase::Queued);
+    world.receive(incoming("draft", pull(7, 1, PullAction::Drafted, false)));
+    world.work(world::delivery(3), Found::Wanted(vec![]));
+    assert_eq!(world.phase(id), Phase::Cancelled, "its pipeline builds no drafts");
+}
+
+#[test]
+fn a_newer_commit_is_known_however_the_repository_is_spelled() {
+    let mut world = World::default();
+    let id = world.delivered(pull(7, 1, PullAction::Opened, true), vec![plan("unit", Concurrency::Parallel)])[0];
+    let mut newer = incoming("newer", pull(7, 2, PullAction::Pushed, true));
+    newer.said.as_mut().expect("it says something").repository = "ACME/App".into();
+    world.receive(newer);
+    let approve = Command::Approve { build: id, sha: Some(sha(1)), by: "ann".into() };
+    assert_eq!(world.decide(&approve).expect_err("another commit is there").code, "not_newest");
 }
 
 #[test]
@@ -139,7 +164,7 @@ fn a_fork_waits_until_its_very_commit_is_allowed() {
     world.receive(incoming("second", pull(7, 2, PullAction::Pushed, true)));
     let approve = |build, sha| Command::Approve { build, sha, by: "ann".into() };
     assert_eq!(world.decide(&approve(old[0], Some(sha(1)))).expect_err("too late").code, "not_newest");
-    world.work(world::delivery(2), Found::Wanted(plans().into_iter().map(wanted).collect()));
+    world.work(world::delivery(2), Found::Wanted(plans()));
     assert_eq!((world.phase(old[0]), world.phase(BuildId(3))), (Phase::Superseded, Phase::Blocked));
     assert_eq!(world.decide(&approve(BuildId(3), Some(sha(1)))).expect_err("another commit").code, "not_newest");
     world.decide(&approve(BuildId(3), Some(sha(2)))).expect("this one");
@@ -266,19 +291,6 @@ fn a_retry_is_a_new_build_unless_a_newer_one_counts() {
     let again = world.retry(first).expect("it is over");
     assert_eq!(world.phase(again), Phase::Queued, "its commit was allowed");
     assert_eq!(world.retry(first).expect_err("that one counts").code, "not_newest");
-}
-
-#[test]
-fn what_cannot_run_fails_where_people_see_it() {
-    let mut world = World::default();
-    world.receive(incoming("a", pull(7, 1, PullAction::Opened, true)));
-    let mut refused = wanted(plan("unit", Concurrency::Queue));
-    refused.refused = Some("pool vault is not for acme/app".into());
-    world.work(world::delivery(1), Found::Wanted(vec![refused]));
-    let build = &world.stored.builds[&BuildId(1)];
-    assert_eq!((build.phase, build.reason.as_deref()), (Phase::Failed, Some("pool vault is not for acme/app")));
-    assert_eq!(build.subject.line, Line::Pull(7));
-    assert_eq!(world.stored.statuses.len(), 1, "and the forge is told");
 }
 
 #[test]

@@ -98,6 +98,16 @@ pub struct Repository {
     pub pipelines: Option<Arc<[Pipeline]>>,
 }
 
+impl Repository {
+    /// Whether its containers may mount this folder: one that is named, or one within, part by part.
+    #[must_use]
+    pub fn may_mount(&self, host: &str) -> bool {
+        let parts = |text: &str| text.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+        let host = parts(host);
+        self.mounts.iter().any(|allowed| host.starts_with(&parts(allowed)))
+    }
+}
+
 /// Where logs are kept, and how much of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogSettings {

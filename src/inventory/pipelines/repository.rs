@@ -83,15 +83,10 @@ fn check_name(source: Source<'_>, name: &Placed<&str>) -> Result<(), InventoryEr
 fn forge(source: Source<'_>, section: &Section<'_, '_>) -> Result<Forge, InventoryError> {
     let expected = "\"github\", \"gitlab\" or \"gitea\" (also for Forgejo)";
     let text = section.text("forge")?.ok_or_else(|| section.missing("forge", expected))?;
-    match text.value {
-        "gitea" | "forgejo" => Ok(Forge::Gitea),
-        "github" => Ok(Forge::Github),
-        "gitlab" => Ok(Forge::Gitlab),
-        other => {
-            let message = format!("forge of [[repository]] is {}: expected {expected}", shown(other));
-            Err(source.refuse(&text.span, message))
-        }
-    }
+    Forge::parse(text.value).ok_or_else(|| {
+        let message = format!("forge of [[repository]] is {}: expected {expected}", shown(text.value));
+        source.refuse(&text.span, message)
+    })
 }
 
 /// What git fetches, and its host where it has one. A relative path starts from the file's folder.

@@ -217,12 +217,11 @@ impl Conductor {
             return Err(RpcError::new("not_found", message));
         };
         let looking = self.0.source.ask(repository, start.git_ref.as_deref(), start.pipeline.as_deref());
-        let found = tokio::time::timeout(LOOK_MAX, looking).await.map_err(|_| {
-            RpcError::new(code::UNAVAILABLE, format!("{} did not answer in two minutes", repository.url))
-        })?;
+        let found = tokio::time::timeout(LOOK_MAX, looking)
+            .await
+            .map_err(|_| RpcError::new(code::UNAVAILABLE, sources::late(repository)))?;
         let Asked { subject, plans } = found.map_err(|reason| RpcError::new(code::INVALID_PARAMS, reason.as_ref()))?;
-        let wanted = spec::checked(repository, plans);
-        self.started(Command::Start { repository: repository.name.clone(), subject, wanted, by }).await
+        self.started(Command::Start { repository: repository.name.clone(), subject, wanted: plans, by }).await
     }
 
     /// Ends a build: at once where nothing of it runs, else as soon as its processes are gone. One that is

@@ -104,12 +104,9 @@ impl Task {
             claim.close();
         } else if build.session.is_some() && build.session == own && !claim.asked && !claim.closing {
             claim.asked = true;
-            match spec::claim(build, &self.settings.public_url, now_ms()) {
+            match spec::claim(build, &self.settings, now_ms()) {
                 Ok(spec) => claim.order(Order::Acquire(Box::new(spec))),
-                Err(problem) => {
-                    let (to, by) = (Phase::Failed, Arc::from("the broker"));
-                    self.postponed.push(Command::Denied { build: build.id, to, reason: problem.into(), by });
-                }
+                Err(problem) => self.postponed.push(claim.deny(build.id, Phase::Failed, problem.into())),
             }
         }
     }
@@ -152,6 +149,7 @@ impl Task {
             session: None,
             asked: false,
             granted: None,
+            denied: None,
             take_by: None,
             closing: false,
         };
@@ -206,6 +204,10 @@ impl Task {
             let noted = build.is_some_and(|build| build.session.is_some() && build.session == own);
             match (&claim.granted, own) {
                 _ if own.is_some() && !noted => claim.close(),
+                (None, Some(_)) => {
+                    let denied = claim.denied.clone();
+                    self.postponed.extend(denied.map(|(to, reason)| claim.deny(*id, to, reason)));
+                }
                 (Some((lease, agent, _)), Some(session)) => {
                     let (lease, agent) = (*lease, agent.clone());
                     self.postponed.push(Command::Granted { build: *id, session, lease, agent });

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 
-use super::spec;
 use super::task::Event;
 use crate::builds::book::{Book, Command, Found};
 use crate::builds::delivery::{Delivery, DeliveryId};
@@ -82,7 +81,7 @@ impl Sources {
         self.busy.remove(&repository.name);
         self.go_on();
         let found = match sought {
-            Sought::Wanted(plans) => Found::Wanted(spec::checked(repository, plans)),
+            Sought::Wanted(plans) => Found::Wanted(plans),
             Sought::Nothing(reason) => Found::Nothing(reason),
             Sought::Failed(reason) => Found::Failed(reason),
         };
@@ -121,10 +120,18 @@ impl Sources {
         tokio::spawn(async move {
             let Ok(happening) = &delivery.said else { return };
             let sought = tokio::time::timeout(TAKES_MAX, source.seek(&repository, &happening.what)).await;
-            let sought = sought
-                .unwrap_or_else(|_| Sought::Failed(format!("{} did not answer in two minutes", repository.url).into()));
+            let sought = sought.unwrap_or_else(|_| Sought::Failed(late(&repository).into()));
             // Fails only where the conductor is gone: whoever leads next looks again.
             let _ = events.send(Event::Found(delivery.id, generation, repository.clone(), sought)).await;
         });
     }
+}
+
+/// What is said of a repository whose pipelines could not be read in time.
+pub(super) fn late(repository: &Repository) -> String {
+    format!(
+        "{} did not answer in two minutes: look at the network, or put its pipelines under [[repository.pipeline]]; \
+         then have it worked on again",
+        repository.url
+    )
 }

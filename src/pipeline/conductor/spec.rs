@@ -3,44 +3,37 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::builds::book::Wanted;
 use crate::builds::build::Build;
 use crate::builds::plan::{EXECUTOR_POOL, Plan};
 use crate::core::claim::{ClaimSpec, Retry};
 use crate::core::limits::{FENCE_MAX, SPAN_MS_MAX, TAG_BYTES_MAX};
 use crate::core::need::{Need, check_needs};
 use crate::core::types::Key;
-use crate::inventory::pipelines::Repository;
+use crate::inventory::pipelines::{PipelineSettings, Repository};
 use crate::protocol::info::ClaimInfo;
 
 /// How much longer a lease may be held than a build may take with its end, milliseconds: its agent tells
 /// how it went before the lease's own end does.
 const SPARE_MS: u64 = 60_000;
 
-/// Plans as they are wanted, those refused that ask for what the repository may not use.
-pub(super) fn checked(repository: &Repository, plans: Vec<Arc<Plan>>) -> Vec<Wanted> {
-    let check = |plan: Arc<Plan>| {
-        let refused = forbidden(repository, &plan).map(Arc::from);
-        Wanted { plan, refused }
-    };
-    plans.into_iter().map(check).collect()
-}
-
-/// Why the repository may not run a plan.
-fn forbidden(repository: &Repository, plan: &Plan) -> Option<String> {
-    let needs = match needs(plan) {
-        Ok(needs) => needs,
-        Err(problem) => return Some(problem),
-    };
+/// Whether the repository may use what a plan asks for, now: a build that waits, or is built once more, has a
+/// plan that was read under an older configuration.
+fn allowed(repository: &Repository, plan: &Plan, needs: &[Need]) -> Result<(), String> {
+    let Repository { name, pools, secrets, .. } = repository;
     // The last is the executor's.
     let own = &needs[..needs.len() - 1];
-    let pool = own.iter().map(|need| &need.pool).find(|pool| !repository.pools.contains(*pool));
-    if let Some(pool) = pool {
-        let name = &repository.name;
-        return Some(format!("{name} may not use pool {pool}: `pools` of its [[repository]] says which it may"));
+    if let Some(pool) = own.iter().map(|need| &need.pool).find(|pool| !pools.contains(*pool)) {
+        return Err(format!("{name} may not use pool {pool}: `pools` of its [[repository]] says which it may"));
     }
-    let secret = plan.secrets.iter().find(|name| !repository.secrets.contains_key(name.as_str()));
-    secret.map(|name| format!("{} has no secret {name}: `secrets` of its [[repository]] has them", repository.name))
+    if let Some(secret) = plan.secrets.iter().find(|secret| !secrets.contains_key(secret.as_str())) {
+        return Err(format!("{name} has no secret {secret}: `secrets` of its [[repository]] has them"));
+    }
+    let mounts = plan.container.iter().flat_map(|container| &container.mounts);
+    let host = |mount: &str| mount.split(':').next().unwrap_or_default().to_owned();
+    match mounts.into_iter().find(|mount| !repository.may_mount(&host(mount))) {
+        Some(mount) => Err(format!("{name} may not mount {mount}: `mounts` of its [[repository]] says what it may")),
+        None => Ok(()),
+    }
 }
 
 /// A plan's needs, and after them its executor: what fails first is told, and whether agents are there is
@@ -61,21 +54,27 @@ pub(super) fn pools(plan: &Plan) -> Vec<Key> {
 /// The claim of a build.
 ///
 /// # Errors
-/// In words, where its needs cannot be read.
-pub(super) fn claim(build: &Build, public_url: &str, now_ms: i64) -> Result<ClaimSpec, String> {
+/// In words, where its needs cannot be read, or its repository may not use (any more) what it asks for.
+pub(super) fn claim(build: &Build, settings: &PipelineSettings, now_ms: i64) -> Result<ClaimSpec, String> {
     let plan = &build.plan;
+    let repository = settings.repositories.get(&build.repository).ok_or_else(|| {
+        let name = &build.repository;
+        format!("{name} is no [[repository]] of the broker's configuration any more: name it there, then retry")
+    })?;
+    let needs = needs(plan)?;
+    allowed(repository, plan, &needs)?;
     let hold_ms = plan.timeout_ms.saturating_add(plan.grace_ms).saturating_add(SPARE_MS).min(SPAN_MS_MAX);
     // Each claim of it comes after the one before, and has its place in the queue.
     let attempt = u64::try_from(now_ms).unwrap_or(0).min(FENCE_MAX);
     Ok(ClaimSpec {
-        needs: needs(plan)?,
+        needs,
         same: None,
         distinct: None,
         priority: plan.priority,
         wait_ms: None,
         hold_ms: Some(hold_ms),
         note: None,
-        tags: tags(build, public_url),
+        tags: tags(build, &settings.public_url),
         fail_fast: false,
         wait_for_inventory: false,
         outer: None,

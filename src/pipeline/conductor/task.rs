@@ -62,6 +62,8 @@ pub(super) struct Claim {
     pub(super) session: Option<Session>,
     pub(super) asked: bool,
     pub(super) granted: Option<(u64, Arc<str>, u64)>,
+    /// What it was refused with: said once, and to be decided again where that could not be stored.
+    pub(super) denied: Option<(Phase, Arc<str>)>,
     /// By when somebody has to take it.
     pub(super) take_by: Option<BootTime>,
     pub(super) closing: bool,
@@ -71,6 +73,12 @@ impl Claim {
     pub(super) fn order(&self, order: Order) {
         // There is room for each order once; a task that is gone says so.
         let _ = self.orders.try_send(order);
+    }
+
+    /// That the claim ended without a lease, and what becomes of its build.
+    pub(super) fn deny(&mut self, build: BuildId, to: Phase, reason: Arc<str>) -> Command {
+        self.denied = Some((to, reason.clone()));
+        Command::Denied { build, to, reason, by: Arc::from("the broker") }
     }
 
     pub(super) fn close(&mut self) {
@@ -224,10 +232,28 @@ impl Task {
         let wall_ms = now_ms();
         let due = [self.book.due_ms(), self.book.status_due_ms()].into_iter().flatten().min();
         let due = due.map(|due_ms| now.plus(u64::try_from(due_ms.saturating_sub(wall_ms)).unwrap_or(0)));
-        let take_by = self.claims.values().filter(|claim| !claim.closing).filter_map(|claim| claim.take_by).min();
+        let take_by = self.claims.iter().filter_map(|(id, claim)| self.untaken_at(*id, claim)).min();
         let look = if self.look_due && !self.looking { self.look_at } else { now.plus(LOOK_ANYWAY_MS) };
         let dues = [due.map(|due| due.max(now.plus(LOOK_EVERY_MS))), take_by, self.again_at, Some(look)];
         dues.into_iter().flatten().min().unwrap_or_else(|| now.plus(LOOK_ANYWAY_MS))
+    }
+
+    /// By when a build that is granted has to be with an agent; `None` where it is, or is given up.
+    fn untaken_at(&self, id: BuildId, claim: &Claim) -> Option<BootTime> {
+        let phase = self.book.build(id)?.phase;
+        let waits = phase == Phase::Queued || phase == Phase::Preparing && !self.handed.contains_key(&id);
+        claim.take_by.filter(|_| waits && !claim.closing)
+    }
+
+    /// Nobody took it in time, or whoever did was never told its session.
+    fn give_up_taker(&mut self, id: BuildId, batch: &mut Vec<(Command, Option<Asker>)>) {
+        let taken = self.book.build(id).filter(|build| build.phase == Phase::Preparing);
+        if let Some(key_hash) = taken.and_then(|build| build.key_hash.clone()) {
+            batch.push((Command::Untake { build: id, key_hash }, None));
+        }
+        if let Some(claim) = self.claims.get_mut(&id) {
+            claim.close();
+        }
     }
 
     fn wished(&mut self, wish: Wish, batch: &mut Vec<(Command, Option<Asker>)>) {
@@ -286,7 +312,6 @@ impl Task {
     /// What a claim's task says comes to this.
     fn said(&mut self, build: BuildId, said: Said) -> Option<Command> {
         let claim = self.claims.get_mut(&build)?;
-        let by = Arc::from("the broker");
         match said {
             Said::Opened(session) => {
                 let number = session.number;
@@ -299,7 +324,7 @@ impl Task {
                 claim.take_by = Some(boot_now().plus(session.ttl_ms));
                 Some(Command::Granted { build, session: session.number, lease, agent })
             }
-            Said::Denied { to, reason } => Some(Command::Denied { build, to, reason, by }),
+            Said::Denied { to, reason } => Some(claim.deny(build, to, reason)),
             Said::Waits(words) => {
                 self.waits_changed |= self.waits.insert(build, words.clone()).as_ref() != Some(&words);
                 None
@@ -329,11 +354,9 @@ impl Task {
         if self.book.due_ms().is_some_and(|due_ms| due_ms <= now_ms()) {
             batch.push((Command::Tick, None));
         }
-        for (id, claim) in &mut self.claims {
-            let untaken = self.book.build(*id).is_some_and(|build| build.phase == Phase::Queued);
-            if untaken && claim.take_by.is_some_and(|take_by| take_by <= now) {
-                claim.close();
-            }
+        let late = |(id, claim): (&BuildId, &Claim)| self.untaken_at(*id, claim).filter(|at| *at <= now).map(|_| *id);
+        for id in self.claims.iter().filter_map(late).collect::<Vec<_>>() {
+            self.give_up_taker(id, batch);
         }
         if self.again_at.is_some_and(|again_at| again_at <= now) {
             self.again_at = None;

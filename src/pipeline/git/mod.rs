@@ -187,6 +187,14 @@ impl Git {
         Ok(commit)
     }
 
+    /// Tidies a mirror, beside those who fetch into it and read it: git lets one at a time do that. Not where
+    /// commits are checked out, which does so itself.
+    pub async fn tidy(&self, remote: &Remote) {
+        if let Ok(mirror) = self.mirror(remote).await {
+            mirror.tidy().await;
+        }
+    }
+
     /// The commit that a ref has at present, `HEAD` too, and nothing more: nothing is kept of it.
     ///
     /// # Errors
@@ -291,6 +299,8 @@ impl Git {
             let arguments: Vec<&OsStr> = arguments.iter().map(OsStr::new).collect();
             mirror.call(Some(folder), &arguments, LINE_BYTES_MAX).await?;
         }
+        // Under the lock: what is packed anew must not go away under a copy that is being made.
+        mirror.tidy().await;
         Ok(())
     }
 
@@ -377,12 +387,14 @@ impl Mirror<'_> {
     /// Keeps the commit from being tidied away, until another one of its ref takes its place.
     async fn keep(&self, git_ref: &str, commit: &Sha) -> Result<(), GitError> {
         let name = format!("refs/leasehold/{}", &names::hex(&Sha256::digest(git_ref.as_bytes()))[..32]);
-        self.run(&["update-ref", "--no-deref", &name, commit.as_str()], LINE_BYTES_MAX).await?;
-        // Seldom has anything to do; what it does not come to now it does another time.
+        self.run(&["update-ref", "--no-deref", &name, commit.as_str()], LINE_BYTES_MAX).await.map(drop)
+    }
+
+    /// Packs what has gathered, which seldom has anything to do and then may take long.
+    async fn tidy(&self) {
         if let Err(error) = self.run(&["gc", "--auto", "--quiet"], LINE_BYTES_MAX).await {
             tracing::info!(%error, url = %self.remote.url, "a mirror could not be tidied");
         }
-        Ok(())
     }
 
     async fn run(&self, arguments: &[&str], bytes_max: usize) -> Result<Output, GitError> {

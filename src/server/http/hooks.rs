@@ -102,15 +102,10 @@ fn answer(received: Received, reason: Option<String>) -> (StatusCode, HookAnswer
 }
 
 fn named(forge: &str) -> Result<Forge, Refusal> {
-    match forge {
-        "gitea" | "forgejo" => Ok(Forge::Gitea),
-        "github" => Ok(Forge::Github),
-        "gitlab" => Ok(Forge::Gitlab),
-        other => {
-            let message = format!("there is no forge `{}`: there are github, gitlab and gitea", cut(other));
-            Err(Refusal(RpcError::new("not_found", message)))
-        }
-    }
+    Forge::parse(forge).ok_or_else(|| {
+        let message = format!("there is no forge `{}`: there are github, gitlab and gitea", cut(forge));
+        Refusal(RpcError::new("not_found", message))
+    })
 }
 
 fn refusal(refused: &Refused) -> Response {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 
-use super::world::{Held, World, incoming, log_end, plan, pull, push, wanted};
+use super::world::{Held, World, incoming, log_end, plan, pull, push};
 use crate::builds::book::{BLOCKED_KEPT_MS, Book, Command, Finished, Found, Gone, Report};
 use crate::builds::build::{Build, BuildId, Cause, Phase};
 use crate::builds::change::Change;
@@ -262,7 +262,7 @@ impl Run {
     fn calm_down(&mut self) {
         let world = &mut self.world;
         for id in world.book.waiting().map(|delivery| delivery.id).collect::<Vec<_>>() {
-            world.work(id, Found::Wanted(vec![wanted(plan("unit", Concurrency::Queue))]));
+            world.work(id, Found::Wanted(vec![plan("unit", Concurrency::Queue)]));
         }
         world.now_ms += BLOCKED_KEPT_MS + 1;
         world.decide(&Command::Tick).expect("time passes");
@@ -314,7 +314,7 @@ fn work(world: &mut World, a: u8, b: u8) {
             let chosen = chosen.map(|(_, mut plan)| {
                 Arc::make_mut(&mut plan).retries = u32::from(b / 64);
                 Arc::make_mut(&mut plan).wait_ms = (b & 16 == 0).then_some(5_000);
-                wanted(plan)
+                plan
             });
             Found::Wanted(chosen.collect())
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::builds::book::{Answer, Book, Command, Contents, Finished, Found, Gone, Refusal, Report, Wanted};
+use crate::builds::book::{Answer, Book, Command, Contents, Finished, Found, Gone, Refusal, Report};
 use crate::builds::build::{Build, BuildId, LogEnd, Phase};
 use crate::builds::change::{Change, Note};
 use crate::builds::delivery::{Delivery, DeliveryId, Incoming, Outcome, Received};
@@ -100,7 +100,7 @@ impl World {
         self.names += 1;
         let name = format!("delivered-{}", self.names);
         let Received::Accepted(id) = self.receive(incoming(&name, what)) else { panic!("it is new") };
-        self.work(id, Found::Wanted(plans.into_iter().map(wanted).collect()));
+        self.work(id, Found::Wanted(plans));
         match &self.stored.deliveries[&id].outcome {
             Outcome::Done { started, .. } => started.clone(),
             _ => Vec::new(),
@@ -241,10 +241,6 @@ pub fn incoming(name: &str, what: What) -> Incoming {
         body: Arc::from(*b"{}"),
         repeats: None,
     }
-}
-
-pub fn wanted(plan: Arc<Plan>) -> Wanted {
-    Wanted { plan, refused: None }
 }
 
 pub fn plan(name: &str, concurrency: Concurrency) -> Arc<Plan> {

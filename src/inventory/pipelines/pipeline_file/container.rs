@@ -83,7 +83,7 @@ impl Reader<'_, '_, '_> {
                 );
                 return Err(self.source.refuse(&text.span, message));
             }
-            if !self.repository.mounts.iter().any(|allowed| is_within(host, allowed)) {
+            if !self.repository.may_mount(host) {
                 return Err(self.source.refuse(&text.span, self.foreign_folder(host)));
             }
             mounts.push(text.value.to_owned());
@@ -100,12 +100,6 @@ impl Reader<'_, '_, '_> {
             shown(host)
         )
     }
-}
-
-/// Whether a path is a folder or in it, part by part.
-fn is_within(path: &str, folder: &str) -> bool {
-    let parts = |text: &'_ str| text.split('/').filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>();
-    parts(path).starts_with(&parts(folder))
 }
 
 /// `cpus`, whole or with a fraction, in thousandths.
