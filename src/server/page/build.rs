@@ -182,7 +182,11 @@ impl View<'_> {
 
     fn viewer(&self) -> Markup {
         let Some(look) = self.look else {
-            return html! { main { p class="nothing" id="nothing" { "There is no log: it was deleted when its time was over." } } };
+            return html! {
+                main {
+                    p class="nothing" id="nothing" { "There is no log: it was deleted when its time was over." }
+                }
+            };
         };
         let status = &look.status;
         let digits = status.lines.max(999).to_string().len();
