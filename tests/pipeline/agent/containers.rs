@@ -31,9 +31,10 @@ impl Yard {
         })
     }
 
-    /// A build whose container runs until it is ended.
+    /// A build whose container runs until it is ended, and whose first step then ends well.
     fn running(&mut self) -> u64 {
-        let steps = [("long", "trap 'echo told to end; exit 0' TERM; echo begun; sleep 600 & wait")];
+        let steps =
+            [("long", "trap 'echo told to end; exit 0' TERM; echo begun; sleep 600 & wait"), ("next", "echo never")];
         let build = self.build(&["phone"], &steps, |_| {});
         self.lab.wait_for_log(build, "begun");
         build
@@ -94,7 +95,8 @@ fn a_revoked_lease_stops_the_container_gently() {
     let lease = yard.lab.lease(build).to_string();
     yard.lab.broker.cli(&["lease", "revoke", &lease]).exits(0);
     assert_eq!(yard.lab.finished(build)["result"], "stopped");
-    assert!(yard.lab.log(build).contains("told to end\n"), "{}", yard.lab.log(build));
+    let log = yard.lab.log(build);
+    assert!(log.contains("told to end\n") && !log.contains("never"), "{log}");
     yard.nothing_is_left();
 }
 

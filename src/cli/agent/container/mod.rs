@@ -45,10 +45,12 @@ const LABEL_AGENT: &str = "leasehold.agent";
 const LABEL_BUILD: &str = "leasehold.build";
 const LABEL_LEASE: &str = "leasehold.lease";
 /// Runs the steps, two arguments each: the heading, and what is for the shell. It is the container's first
-/// process, so TERM is its to pass on: to everything in the container, as a guard does.
+/// process, so TERM is its to pass on: to everything in the container, as a guard does. No step begins after it,
+/// whatever the one under way makes of it.
 const DRIVER: &str = r#"
-trap 'kill -TERM -1' TERM
-while [ $# -gt 0 ]; do
+over=
+trap 'over=1; kill -TERM -1' TERM
+while [ $# -gt 0 ] && [ -z "$over" ]; do
     printf '%s\n' "$1"
     sh -e -c "$2" &
     step=$!
