@@ -115,6 +115,20 @@ fn whoever_is_killed_no_container_is_left() {
 }
 
 #[test]
+fn while_its_container_may_run_a_build_holds_its_lease() {
+    let Some(mut yard) = Yard::start(&[]) else { return };
+    let build = yard.running();
+    yard.podman.leave();
+    yard.lab.wait_for_log(build, "its container cannot be removed, which is tried on: ");
+    assert_eq!(yard.podman.containers().len(), 1);
+    let held = yard.lab.broker.sh("lease ls --json").json();
+    assert_eq!(held.as_array().map(Vec::len), Some(1), "{held}");
+    yard.podman.serve();
+    assert_eq!(yard.lab.finished(build)["result"], "lost");
+    yard.nothing_is_left();
+}
+
+#[test]
 fn a_dead_agent_s_container_goes_at_the_next_start() {
     let Some(mut yard) = Yard::start(&[]) else { return };
     // As after everything but the engine died: by its label it is known as this agent's.

@@ -57,11 +57,25 @@ impl Podman {
         let tar = podman.path("image.tar");
         run(Command::new("tar").arg("-C").arg(podman.path("rootfs")).arg("-cf").arg(&tar).arg(".")).exits(0);
         run(podman.command().arg("import").arg(&tar).arg(format!("{IMAGE}:latest"))).exits(0);
-        let mut service = podman.command();
-        service.args(["system", "service", "--time=0", &podman.socket()]);
-        podman.service = Some(Process::start(&mut service));
-        until("the engine answers", || std::os::unix::net::UnixStream::connect(podman.path("socket")).is_ok());
+        podman.serve();
         podman
+    }
+
+    /// Answers from now on.
+    pub fn serve(&mut self) {
+        let mut service = self.command();
+        service.args(["system", "service", "--time=0", &self.socket()]);
+        self.service = Some(Process::start(&mut service));
+        until("the engine answers", || std::os::unix::net::UnixStream::connect(self.path("socket")).is_ok());
+    }
+
+    /// Answers no more, while its containers run on.
+    pub fn leave(&mut self) {
+        if let Some(mut service) = self.service.take() {
+            service.signal(nix::sys::signal::Signal::SIGKILL);
+            service.wait();
+        }
+        std::fs::remove_file(self.path("socket")).expect("the socket can be removed");
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -324,8 +324,8 @@ impl Build<'_> {
             ..self.start(course, helper("__container", told))
         };
         let ended = course.run(start).await;
-        // Whatever became of the helper. Where there is no engine there is no container.
-        let removed = task.killing().kill().await;
+        // Whatever became of the helper, and while the lease is held: what it is for may be in use in there.
+        let removed = if task.may_exist() { self.removed(&task).await } else { Ok(()) };
         let ended = ended?;
         let (code, out_of_memory) = match task.came() {
             Some(Came::Exited { code, out_of_memory }) => (code, out_of_memory),
@@ -336,6 +336,19 @@ impl Build<'_> {
         removed.map_err(|why| Verdict::lost(format!("its container cannot be removed: {why}")))?;
         let what = if out_of_memory { "the container met its bound of memory and" } else { "the container" };
         failed(what, tree::Ended::Code(code))
+    }
+
+    async fn removed(&self, task: &container::Task) -> Result<(), String> {
+        let tap = self.tap.clone();
+        let trouble = move |why: String| {
+            let line = format!("its container cannot be removed, which is tried on: {why}");
+            tokio::task::spawn_blocking(move || tap.say(&line));
+        };
+        let removed = task.killing().persist(trouble).await;
+        if let Err(why) = &removed {
+            eprintln!("leasehold: build #{}: a container of it may be left: {why}", self.handover.job.build);
+        }
+        removed
     }
 
     /// A command as all of them are started.

@@ -7,18 +7,16 @@
 //! when a build's process has died, or the agent's next start. Only where all of these die at once, machine
 //! and engine apart, does a container run on until the agent is started again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
-    CreateContainerOptions, CreateImageOptionsBuilder, ListContainersOptionsBuilder, LogsOptionsBuilder,
-    RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+    CreateContainerOptions, CreateImageOptionsBuilder, LogsOptionsBuilder, StopContainerOptionsBuilder,
 };
 use bollard::{API_DEFAULT_VERSION, Docker};
 use clap::Args;
@@ -28,8 +26,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::signal::unix::{SignalKind, signal};
 
 mod frames;
+mod killing;
 
 use self::frames::{Frames, Stream};
+pub use self::killing::{Killing, kill_line};
 use super::folders::BuildFolder;
 use super::handover::{ContainerPolicy, Handover};
 use crate::cli::{Failure, exit_code};
@@ -68,8 +68,6 @@ done
 const ANSWER_S: u64 = 120;
 /// How much sooner than the build's grace the container's own is over.
 const GRACE_LEAD_MS: u64 = 1_000;
-/// How often removing is tried: an engine may be busy with the very container.
-const REMOVE_TRIES: u32 = 5;
 
 /// A container to run; written by the build for its helper.
 #[derive(Clone, Serialize, Deserialize)]
@@ -88,14 +86,6 @@ pub struct Task {
     grace_ms: u64,
     /// Where the helper says what came of it.
     result: PathBuf,
-}
-
-/// How to find the containers of one build, or of all of an agent's, and end them.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Killing {
-    socket: Option<String>,
-    /// `name=value`.
-    label: String,
 }
 
 /// What came of a container.
@@ -176,6 +166,17 @@ impl Task {
         &self.killing
     }
 
+    /// Whether its helper came so far that there may be a container.
+    #[must_use]
+    pub fn may_exist(&self) -> bool {
+        self.begun().exists()
+    }
+
+    /// The file by which that is known.
+    fn begun(&self) -> PathBuf {
+        self.result.with_extension("begun")
+    }
+
     /// What its helper said came of it; `None` where it said nothing.
     #[must_use]
     pub fn came(&self) -> Option<Came> {
@@ -216,61 +217,6 @@ fn allowed(mount: &str, policy: &ContainerPolicy) -> Result<String, String> {
 fn tagged(image: &str) -> String {
     let last = image.rsplit('/').next().unwrap_or_default();
     if last.contains(':') || last.contains('@') { image.to_owned() } else { format!("{image}:latest") }
-}
-
-impl Killing {
-    /// The containers of a build.
-    #[must_use]
-    pub fn of_build(policy: &ContainerPolicy, agent: &str, build: u64, attempt: u32) -> Self {
-        let label = format!("{LABEL_BUILD}={}", label_of(agent, build, attempt));
-        Self { socket: policy.socket.clone(), label }
-    }
-
-    /// All of an agent's.
-    #[must_use]
-    pub fn of_agent(policy: &ContainerPolicy, agent: &str) -> Self {
-        Self { socket: policy.socket.clone(), label: format!("{LABEL_AGENT}={agent}") }
-    }
-
-    /// Kills and removes them; answers how many there were.
-    ///
-    /// # Errors
-    /// With what the engine says where one of them is left.
-    pub async fn kill(&self) -> Result<usize, String> {
-        let docker = connect(self.socket.as_deref()).await?;
-        let mut last = String::new();
-        let mut gone = 0;
-        for _ in 0..REMOVE_TRIES {
-            let filters = HashMap::from([("label", vec![self.label.as_str()])]);
-            let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
-            let found = docker.list_containers(Some(options)).await.map_err(|error| error.to_string())?;
-            if found.is_empty() {
-                return Ok(gone);
-            }
-            for id in found.into_iter().filter_map(|container| container.id) {
-                let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-                match docker.remove_container(&id, Some(options)).await {
-                    Ok(()) => gone += 1,
-                    Err(error) => last = error.to_string(),
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-        Err(last)
-    }
-}
-
-/// A line for the guard's shell that ends them: the guard is its parent, and is this binary.
-#[must_use]
-pub fn kill_line(told: &Path) -> String {
-    let quoted = told.to_string_lossy().replace('\'', r"'\''");
-    let binary = if cfg!(target_os = "linux") {
-        r#""/proc/$PPID/exe""#.to_owned()
-    } else {
-        let own = std::env::current_exe().unwrap_or_else(|_| "leasehold".into());
-        format!("'{}'", own.to_string_lossy().replace('\'', r"'\''"))
-    };
-    format!("exec {binary} __container-kill '{quoted}'")
 }
 
 /// Connects to the engine that was named, or to one that is found where they usually are.
@@ -390,6 +336,7 @@ impl Task {
             }
         }
         let body = self.body(is_rootless(docker).await);
+        std::fs::write(self.begun(), "").map_err(|error| Came::Failed(error.to_string()))?;
         let made = docker.create_container(None::<CreateContainerOptions>, body).await;
         let id = made.map_err(|error| told("the container cannot be made", &error))?.id;
         let started = docker.start_container(&id, None::<bollard::query_parameters::StartContainerOptions>).await;
@@ -490,8 +437,7 @@ async fn write(stdout: &mut tokio::fs::File, bytes: &[u8]) -> Result<(), Error> 
 
 #[cfg(test)]
 mod tests {
-    use super::{ContainerPolicy, allowed, kill_line, tagged};
-    use std::path::Path;
+    use super::{ContainerPolicy, allowed, tagged};
 
     #[test]
     fn an_image_without_a_tag_is_the_latest() {
@@ -529,11 +475,5 @@ mod tests {
         ] {
             assert!(allowed(&refused, &policy).is_err(), "{refused}");
         }
-    }
-
-    #[test]
-    fn the_hook_s_line_is_one_whatever_the_folder_is_called() {
-        let line = kill_line(Path::new("/srv/o'neill/kill.json"));
-        assert!(line.ends_with(r"__container-kill '/srv/o'\''neill/kill.json'"), "{line}");
     }
 }
