@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::container::Killing;
-use super::folders::{BuildFolder, Folders};
+use super::folders::BuildFolder;
 use super::handover::ContainerPolicy;
 use super::output::sender::{Sender, Sent};
 use super::output::spool;
@@ -20,24 +20,27 @@ use crate::clock::boot_now;
 
 /// How long the rest of a log is tried to be brought to a broker that is away.
 const REST_MS: u64 = 60_000;
+/// How long the engine may take to remove containers. The broker waits for an agent that takes its first build.
+const CONTAINERS_TIME: Duration = Duration::from_secs(20);
 /// How often is looked whether a build that is still ending has ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 
-/// Puts everything away that was there when the agent was started.
-pub async fn put_away(
-    present: Vec<BuildFolder>,
-    http: Http,
-    agent: String,
-    containers: ContainerPolicy,
-    messages: Messages,
-) {
-    match Killing::of_agent(&containers, &agent).kill().await {
+/// Removes all containers of the agent. So it is over before there is a build that may have one: they have the
+/// same label.
+pub async fn remove_containers(agent: &str, policy: &ContainerPolicy, messages: &Messages) {
+    let killing = Killing::of_agent(policy, agent);
+    let tried = tokio::time::timeout(CONTAINERS_TIME, killing.kill()).await;
+    match tried.unwrap_or_else(|_| Err("the engine does not answer".to_owned())) {
         Ok(0) => {}
         Ok(count) => messages.line(format!("containers left by builds of before, removed: {count}")),
         // Most agents have none, and no engine.
-        Err(_) if containers.socket.is_none() => {}
+        Err(_) if policy.socket.is_none() => {}
         Err(why) => messages.line(format!("containers that builds of before may have left: {why}")),
     }
+}
+
+/// Puts the folders away that were there when the agent was started.
+pub async fn put_away(present: Vec<BuildFolder>, http: Http, messages: Messages) {
     for folder in present {
         let mut said = false;
         let locked = loop {
@@ -59,14 +62,6 @@ pub async fn put_away(
             Err(error) => messages.line(format!("{} cannot be removed: {error}", folder.path().display())),
         }
     }
-}
-
-/// Folders of builds of before, to be put away: to be looked for before there are others.
-///
-/// # Errors
-/// When they cannot be listed.
-pub fn look(folders: &Folders) -> std::io::Result<Vec<BuildFolder>> {
-    folders.present()
 }
 
 /// Brings what a build printed to the broker, as far as that takes it.

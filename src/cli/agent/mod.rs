@@ -196,22 +196,37 @@ impl AgentCommand {
 impl Agent<'_> {
     /// Provides, takes and runs until a signal, and then until nothing runs any more.
     async fn work(&self, executor: Executor, options: Options, mut signals: Signals) -> Result<u8, Failure> {
-        let present = leftovers::look(&self.folders)
-            .map_err(|error| Failure::refused(format!("what builds of before have left cannot be seen: {error}")))?;
+        // Before there are others.
+        let present = self.folders.present();
+        let unseen = |error| Failure::refused(format!("what builds of before have left cannot be seen: {error}"));
+        let present = present.map_err(unseen)?;
         let http = Http::with_network(options.urls.clone(), options.network.clone());
         let (open, opened) = watch::channel(true);
         let (online_tell, online) = oneshot::channel();
         let mut providing =
             tokio::spawn(provider::provide(executor, options, self.messages.clone(), opened, online_tell));
+        let containers = self.containers();
+        let ready = async {
+            if online.await.is_err() {
+                // Why it will never be is told by what was to tell it.
+                std::future::pending::<()>().await;
+            }
+            // Not before: until then they may be of another agent of the name.
+            leftovers::remove_containers(&self.name, &containers, &self.messages).await;
+        };
         tokio::select! {
-            Ok(()) = online => {}
+            () = ready => {}
             over = &mut providing => return over.unwrap_or(Ok(())).map(|()| exit_code::DONE),
-            () = ending(&mut signals) => return Ok(exit_code::DONE),
+            () = ending(&mut signals) => {
+                drop(open);
+                // Its goodbye to the broker, bounded by itself.
+                let _ = providing.await;
+                return Ok(exit_code::DONE);
+            }
         }
-        let (containers, name) = (self.containers(), self.name.clone());
-        tokio::spawn(leftovers::put_away(present, http.clone(), name.clone(), containers, self.messages.clone()));
+        tokio::spawn(leftovers::put_away(present, http.clone(), self.messages.clone()));
         let (taken_tell, mut taken) = mpsc::channel(TAKEN_MAX);
-        let taking = tokio::spawn(work::take_on(http.clone(), name, self.messages.clone(), taken_tell));
+        let taking = tokio::spawn(work::take_on(http.clone(), self.name.clone(), self.messages.clone(), taken_tell));
         let (stop, stopped) = watch::channel(false);
         let mut builds = JoinSet::new();
         let failed = loop {

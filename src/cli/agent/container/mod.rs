@@ -283,11 +283,13 @@ impl KillContainerCommand {
     }
 }
 
-/// What an engine's answer means for a build: some things it will never do, others it may do later.
-fn told(what: &str, error: &Error) -> Came {
+/// What an engine's answer to what it is asked for means for a build: some things it will never do, others it may
+/// do later. Of a container that was made, `404` and `409` say only that somebody removed it.
+fn told(what: &str, error: &Error, is_made: bool) -> Came {
     let words = format!("{what}: {error}");
     match error {
-        Error::DockerResponseServerError { status_code: 400 | 404 | 409, .. } => Came::Refused(words),
+        Error::DockerResponseServerError { status_code: 400, .. } => Came::Refused(words),
+        Error::DockerResponseServerError { status_code: 404 | 409, .. } if !is_made => Came::Refused(words),
         Error::DockerStreamError { error }
             if ["not found", "unknown", "denied"].iter().any(|no| error.contains(no)) =>
         {
@@ -316,10 +318,10 @@ impl Task {
                 }
             }
         };
-        followed.map_err(|error| told("the container's log cannot be followed", &error))?;
+        followed.map_err(|error| Came::Failed(format!("the container's log cannot be followed: {error}")))?;
         let looked = docker.inspect_container(&begun, None::<bollard::query_parameters::InspectContainerOptions>).await;
-        let state =
-            looked.map_err(|error| told("the container cannot be looked at", &error))?.state.unwrap_or_default();
+        let looked = looked.map_err(|error| Came::Failed(format!("the container cannot be looked at: {error}")))?;
+        let state = looked.state.unwrap_or_default();
         if state.running == Some(true) {
             return Err(Came::Failed("the engine ended the log of a container that still runs".to_owned()));
         }
@@ -332,15 +334,15 @@ impl Task {
         if let Err(error) = docker.inspect_image(&self.image).await {
             match error {
                 Error::DockerResponseServerError { status_code: 404, .. } => self.pull(docker).await?,
-                error => return Err(told(&format!("the image {} cannot be looked for", self.image), &error)),
+                error => return Err(told(&format!("the image {} cannot be looked for", self.image), &error, false)),
             }
         }
         let body = self.body(is_rootless(docker).await);
         std::fs::write(self.begun(), "").map_err(|error| Came::Failed(error.to_string()))?;
         let made = docker.create_container(None::<CreateContainerOptions>, body).await;
-        let id = made.map_err(|error| told("the container cannot be made", &error))?.id;
+        let id = made.map_err(|error| told("the container cannot be made", &error, false))?.id;
         let started = docker.start_container(&id, None::<bollard::query_parameters::StartContainerOptions>).await;
-        started.map_err(|error| told("the container cannot be started", &error))?;
+        started.map_err(|error| told("the container cannot be started", &error, true))?;
         Ok(id)
     }
 
@@ -349,7 +351,7 @@ impl Task {
         let options = CreateImageOptionsBuilder::new().from_image(&self.image).build();
         let mut pulling = docker.create_image(Some(options), None, None);
         while let Some(news) = pulling.next().await {
-            news.map_err(|error| told(&format!("the image {} cannot be had", self.image), &error))?;
+            news.map_err(|error| told(&format!("the image {} cannot be had", self.image), &error, false))?;
         }
         Ok(())
     }
@@ -437,7 +439,7 @@ async fn write(stdout: &mut tokio::fs::File, bytes: &[u8]) -> Result<(), Error> 
 
 #[cfg(test)]
 mod tests {
-    use super::{ContainerPolicy, allowed, tagged};
+    use super::{Came, ContainerPolicy, Error, allowed, tagged, told};
 
     #[test]
     fn an_image_without_a_tag_is_the_latest() {
@@ -449,6 +451,21 @@ mod tests {
         ] {
             assert_eq!(tagged(image), whole);
         }
+    }
+
+    #[test]
+    fn only_what_an_engine_will_never_do_is_refused() {
+        let came = |status_code, is_made| {
+            let error = Error::DockerResponseServerError { status_code, message: "so".to_owned() };
+            told("it cannot be", &error, is_made)
+        };
+        let refused: Vec<(u16, bool)> = [400, 404, 409, 500]
+            .into_iter()
+            .flat_map(|code| [(code, false), (code, true)])
+            .filter(|(code, is_made)| matches!(came(*code, *is_made), Came::Refused(_)))
+            .collect();
+        // A container that is gone was removed by somebody: the build may be tried again.
+        assert_eq!(refused, [(400, false), (400, true), (404, false), (409, false)]);
     }
 
     #[test]
