@@ -30,7 +30,7 @@ mod work;
 use self::folders::Folders;
 use self::handover::{ContainerPolicy, Handover};
 use self::provider::Executor;
-use self::work::Taken;
+use self::work::{Taken, Taker};
 use super::provide::key;
 use super::run::signals::{self, Caught, Signals};
 use super::serve::options::state_folder;
@@ -226,8 +226,16 @@ impl Agent<'_> {
         }
         tokio::spawn(leftovers::put_away(present, http.clone(), self.messages.clone()));
         let (taken_tell, mut taken) = mpsc::channel(TAKEN_MAX);
-        let taking = tokio::spawn(work::take_on(http.clone(), self.name.clone(), self.messages.clone(), taken_tell));
         let (stop, stopped) = watch::channel(false);
+        let (ask, asking) = watch::channel(true);
+        let taker = Taker {
+            http: http.clone(),
+            agent: self.name.clone(),
+            messages: self.messages.clone(),
+            asking,
+            stopped: stopped.clone(),
+        };
+        tokio::spawn(taker.take_on(taken_tell));
         let mut builds = JoinSet::new();
         let failed = loop {
             tokio::select! {
@@ -239,18 +247,14 @@ impl Agent<'_> {
                 () = ending(&mut signals) => break None,
             }
         };
-        // One that was taken is this agent's, and is ended as those under way are.
-        taken.close();
-        taking.abort();
-        while let Some(one) = taken.recv().await {
-            builds.spawn(self.see_through(one, &http, &stopped));
-        }
+        ask.send_replace(false);
         if failed.is_some() {
             stop.send_replace(true);
         } else {
             open.send_replace(false);
         }
-        self.drain(builds, stop, signals).await;
+        let see_through = |one| self.see_through(one, &http, &stopped);
+        self.drain(builds, taken, see_through, stop, signals).await;
         drop(open);
         if failed.is_none() {
             // Its goodbye to the broker, bounded by itself.
@@ -259,20 +263,34 @@ impl Agent<'_> {
         failed.map_or(Ok(exit_code::DONE), Err)
     }
 
-    /// Waits until the builds under way have ended.
-    async fn drain(&self, mut builds: JoinSet<()>, stop: watch::Sender<bool>, mut signals: Signals) {
-        let mut said = usize::MAX;
-        while !builds.is_empty() {
-            if std::mem::replace(&mut said, builds.len()) != said {
+    /// Waits until the builds under way have ended, and so have those that are being taken: one that was taken is
+    /// this agent's.
+    async fn drain<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        mut builds: JoinSet<()>,
+        mut taken: mpsc::Receiver<Taken>,
+        see_through: impl Fn(Taken) -> F,
+        stop: watch::Sender<bool>,
+        mut signals: Signals,
+    ) {
+        let (mut said, mut taking) = (0, true);
+        while taking || !builds.is_empty() {
+            if std::mem::replace(&mut said, builds.len()) != said && !builds.is_empty() {
                 let left = count(said, "build");
                 let how = if *stop.borrow() { "being stopped" } else { "waited for; a second signal stops what runs" };
                 self.messages.line(format!("no new work: {left} {how}"));
             }
             tokio::select! {
-                _ = builds.join_next() => {}
+                one = taken.recv(), if taking => match one {
+                    Some(one) => {
+                        builds.spawn(see_through(one));
+                    }
+                    None => taking = false,
+                },
+                Some(_) = builds.join_next() => {}
                 () = ending(&mut signals) => {
                     stop.send_replace(true);
-                    said = usize::MAX;
+                    said = 0;
                 }
             }
         }

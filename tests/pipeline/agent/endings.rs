@@ -101,6 +101,24 @@ fn term_waits_for_what_runs_and_takes_nothing_new() {
 }
 
 #[test]
+fn one_that_is_being_taken_when_the_agent_is_stopped_is_seen_through() {
+    let mut lab = StandIn::new(LAB);
+    let mut agent = lab.agent(&[]);
+    // More answers are lost than a short outage loses.
+    lab.hold_takes(7, true);
+    let build = lab.build(&["phone"], &[("one", "echo done")], |_| {});
+    lab.wait_handed_over(build);
+    agent.signal(Signal::SIGTERM);
+    until("nobody is offered its executor", || {
+        let shown = lab.broker.cli(&["resource", "show", "rack", "--json"]);
+        shown.code != Some(0) || shown.json()["state"] != "free" && !shown.json()["pending"].is_null()
+    });
+    lab.hold_takes(0, false);
+    assert_eq!(lab.finished(build)["result"], "passed");
+    assert_eq!(agent.wait().code, Some(0));
+}
+
+#[test]
 fn a_second_signal_stops_what_runs() {
     let mut lab = StandIn::new(LAB);
     let mut agent = lab.agent(&[]);

@@ -60,6 +60,10 @@ struct State {
     faults: Vec<Fault>,
     /// Neither logs nor reports are taken.
     away: bool,
+    /// How many answers to takes are lost, first to last.
+    takes_lost: u32,
+    /// Takes are not answered.
+    takes_held: bool,
 }
 
 impl StandIn {
@@ -153,6 +157,20 @@ impl StandIn {
     /// What goes wrong with the next pieces of logs.
     pub fn fail(&self, faults: &[Fault]) {
         self.shared.state().faults = faults.to_vec();
+    }
+
+    /// Hands builds over without an answer that arrives: so many times; then holds the answers back, or no longer does.
+    pub fn hold_takes(&self, lost: u32, held: bool) {
+        let mut state = self.shared.state();
+        (state.takes_lost, state.takes_held) = (lost, held);
+        drop(state);
+        self.shared.changed.notify_all();
+    }
+
+    /// Waits until a build is handed over, whether that is known or not.
+    pub fn wait_handed_over(&self, build: u64) {
+        self.watch(|state| (state.keys.contains_key(&build) && state.takes_lost == 0).then_some(()))
+            .unwrap_or_else(|| panic!("nobody takes build {build}"));
     }
 
     /// Neither takes logs and reports nor gives work, or does again.
@@ -301,7 +319,7 @@ impl Shared {
             ["v1", "builds", build, act] => {
                 let build = build.parse().expect("a number");
                 match act {
-                    "take" => Some(self.taken(build, asked)),
+                    "take" => self.taken(build, asked),
                     "report" => self.reported(build, asked),
                     "log" => self.appended(build, asked),
                     _ => Some((404, json!({}))),
@@ -311,16 +329,24 @@ impl Shared {
         }
     }
 
-    fn taken(&self, build: u64, asked: &Asked) -> (u16, Value) {
+    fn taken(&self, build: u64, asked: &Asked) -> Option<(u16, Value)> {
         let take: Value = serde_json::from_slice(&asked.body).expect("JSON");
         let mut state = self.state();
         state.waiting.retain(|waiting| *waiting != build);
         let key = take["key"].as_str().expect("a key").to_owned();
         let own = state.keys.entry(build).or_insert_with(|| key.clone());
         if *own != key {
-            return (409, problem("taken", "it is another's"));
+            return Some((409, problem("taken", "it is another's")));
         }
-        (200, state.jobs[&build].clone())
+        if state.takes_lost > 0 {
+            state.takes_lost -= 1;
+            return None;
+        }
+        self.changed.notify_all();
+        while state.takes_held {
+            state = self.changed.wait(state).expect("no thread panics");
+        }
+        Some((200, state.jobs[&build].clone()))
     }
 
     fn reported(&self, build: u64, asked: &Asked) -> Option<(u16, Value)> {
