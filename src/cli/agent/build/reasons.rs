@@ -207,7 +207,7 @@ impl Reasons {
     fn hear(&self, event: Event) {
         if let Event::Offline { message, .. } | Event::Online { message, .. } = event {
             let tap = self.tap.clone();
-            tokio::task::spawn_blocking(move || tap.say(&message));
+            tokio::task::spawn_blocking(move || tap.note(&message));
         }
     }
 }

@@ -12,6 +12,7 @@
 //! of a piece is kept back until more comes, and nothing else is: a prompt without a line feed shows at once.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use base64::Engine;
@@ -28,7 +29,7 @@ const PATTERN_BYTES_FAST: usize = 8 * 1024;
 
 /// Takes secrets out of a stream of bytes.
 pub struct Masker {
-    search: Option<Search>,
+    search: Option<Arc<Search>>,
     /// What may be the beginning of a secret, from the piece before.
     held: Vec<u8>,
     /// How much of the beginning of `held` belongs to a secret that ends in it.
@@ -52,7 +53,13 @@ impl Masker {
     /// For these secrets.
     pub fn new<'a>(secrets: impl IntoIterator<Item = &'a str>) -> Self {
         let patterns = patterns(secrets);
-        Self { search: Search::new(patterns), held: Vec::new(), covered: 0, in_secret: false }
+        Self { search: Search::new(patterns).map(Arc::new), held: Vec::new(), covered: 0, in_secret: false }
+    }
+
+    /// One for another stream, of the same secrets.
+    #[must_use]
+    pub fn another(&self) -> Self {
+        Self { search: self.search.clone(), held: Vec::new(), covered: 0, in_secret: false }
     }
 
     /// Takes a piece in; hands on what may be shown.

@@ -4,6 +4,7 @@
 //! nothing of a step is left that could print, [`Tap::drain`] takes what is in the pipe, so that what is
 //! said next stands behind it.
 
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,7 +21,9 @@ use crate::clock::wall_now_ms;
 use crate::protocol::builds::LogEndInfo;
 
 /// Bytes that are read at once, and that the pipe holds where the system lets it.
-const READ_BYTES: usize = 1024 * 1024;
+const PIPE_BYTES: usize = 1024 * 1024;
+/// Bytes of lines of the agent's own that wait for the end of a build's line.
+const NOTES_BYTES_MAX: usize = 64 * 1024;
 
 /// Takes in what a build prints.
 #[derive(Clone)]
@@ -37,6 +40,8 @@ struct Shared {
 struct Intake {
     masker: Masker,
     ledger: Ledger,
+    /// Lines of the agent's own that wait for the end of a build's line, masked.
+    notes: Vec<u8>,
     /// What reads go into.
     buffer: Vec<u8>,
     /// Why nothing more is kept: the disk, or the end.
@@ -53,6 +58,22 @@ struct Ledger {
 }
 
 impl Ledger {
+    /// Takes what a build printed, and `notes` where they do not part a line. What is kept back as a secret's
+    /// beginning does not mind: it goes on behind them.
+    fn take_with(&mut self, notes: &mut Vec<u8>, time_ms: i64, mut bytes: &[u8]) -> io::Result<()> {
+        if !notes.is_empty()
+            && self.in_line
+            && let Some(feed) = memchr::memchr(b'\n', bytes)
+        {
+            self.take(time_ms, &bytes[..=feed])?;
+            bytes = &bytes[feed + 1..];
+        }
+        if !notes.is_empty() && !self.in_line {
+            self.take(time_ms, &std::mem::take(notes))?;
+        }
+        self.take(time_ms, bytes)
+    }
+
     fn take(&mut self, time_ms: i64, bytes: &[u8]) -> io::Result<()> {
         self.spool.append(time_ms, bytes)?;
         self.hash.update(bytes);
@@ -74,7 +95,7 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     #[cfg(target_os = "linux")]
     // A smaller one works too, with more reads.
-    let _ = nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETPIPE_SZ(i32::try_from(READ_BYTES).unwrap_or(0)));
+    let _ = nix::fcntl::fcntl(&read, nix::fcntl::FcntlArg::F_SETPIPE_SZ(i32::try_from(PIPE_BYTES).unwrap_or(0)));
     Ok((read, write))
 }
 
@@ -86,7 +107,8 @@ impl Tap {
     pub fn open(pipe: OwnedFd, masker: Masker, spool: SpoolWriter) -> io::Result<Self> {
         let room = spool.room();
         let ledger = Ledger { spool, hash: Sha256::new(), bytes: 0, lines: 0, in_line: false };
-        let intake = Intake { masker, ledger, buffer: vec![0; READ_BYTES], failed: watch::Sender::default() };
+        let (notes, buffer) = (Vec::new(), vec![0; PIPE_BYTES]);
+        let intake = Intake { masker, ledger, notes, buffer, failed: watch::Sender::default() };
         let tap = Self { shared: Arc::new(Shared { intake: Mutex::new(intake), pipe, room }) };
         let reading = Arc::clone(&tap.shared);
         std::thread::Builder::new().name("output".to_owned()).spawn(move || reading.read_on())?;
@@ -100,10 +122,14 @@ impl Tap {
         intake.masker = masker;
     }
 
-    /// Takes in what is in the pipe. Nothing that is kept back as a secret's beginning is any more.
+    /// Takes in what is in the pipe, and not for as long as somebody fills it. Nothing that is kept back as a
+    /// secret's beginning is any more.
     pub fn drain(&self) {
         let mut intake = self.shared.intake();
-        while intake.read(&self.shared.pipe) {}
+        let mut left = PIPE_BYTES;
+        while let read @ 1.. = intake.read(&self.shared.pipe, left) {
+            left -= read;
+        }
         intake.flush();
     }
 
@@ -114,6 +140,23 @@ impl Tap {
         let feed = if intake.ledger.in_line { "\n" } else { "" };
         intake.take(format!("{feed}{line}\n").as_bytes());
         intake.flush();
+    }
+
+    /// Says something of the agent's own while a step prints: in a line of its own as soon as no other is open.
+    pub fn note(&self, line: &str) {
+        let mut intake = self.shared.intake();
+        if intake.notes.len() > NOTES_BYTES_MAX {
+            return;
+        }
+        let Intake { masker, notes, .. } = &mut *intake;
+        let mut masker = masker.another();
+        let mut add = |bytes: &[u8]| {
+            notes.extend_from_slice(bytes);
+            Ok::<(), Infallible>(())
+        };
+        let Ok(()) = masker.feed(format!("{line}\n").as_bytes(), &mut add);
+        let Ok(()) = masker.flush(&mut add);
+        intake.take(&[]);
     }
 
     /// Why nothing more can be kept, as soon as that is so.
@@ -150,7 +193,7 @@ impl Shared {
                 Err(_) => return,
             }
             let ended = waited[0].revents().is_some_and(|seen| !seen.contains(PollFlags::POLLIN));
-            if !self.intake().read(&self.pipe) && ended {
+            if self.intake().read(&self.pipe, PIPE_BYTES) == 0 && ended {
                 return;
             }
         }
@@ -158,40 +201,105 @@ impl Shared {
 }
 
 impl Intake {
-    /// One read of the pipe; `false` where there is nothing in it.
-    fn read(&mut self, pipe: &OwnedFd) -> bool {
+    /// One read of the pipe, of at most so many bytes; answers how many were in it.
+    fn read(&mut self, pipe: &OwnedFd, bytes_max: usize) -> usize {
         let mut buffer = std::mem::take(&mut self.buffer);
         let read = loop {
-            match nix::unistd::read(pipe, &mut buffer) {
+            match nix::unistd::read(pipe, &mut buffer[..bytes_max.min(PIPE_BYTES)]) {
                 Err(nix::errno::Errno::EINTR) => {}
                 other => break other.unwrap_or(0),
             }
         };
         self.take(&buffer[..read]);
         self.buffer = buffer;
-        read > 0
+        read
     }
 
     /// What cannot be kept is thrown away, so that a build is not held up until it is ended for that.
     fn take(&mut self, bytes: &[u8]) {
-        let Self { masker, ledger, failed, .. } = self;
-        if bytes.is_empty() || failed.borrow().is_some() {
+        let Self { masker, ledger, notes, failed, .. } = self;
+        if failed.borrow().is_some() {
             return;
         }
         let time_ms = wall_now_ms();
-        if let Err(error) = masker.feed(bytes, |bytes| ledger.take(time_ms, bytes)) {
+        let fed = match bytes {
+            // For what waits.
+            [] => ledger.take_with(notes, time_ms, &[]),
+            bytes => masker.feed(bytes, |bytes| ledger.take_with(notes, time_ms, bytes)),
+        };
+        if let Err(error) = fed {
             failed.send_replace(Some(error.to_string()));
         }
     }
 
     fn flush(&mut self) {
-        let Self { masker, ledger, failed, .. } = self;
+        let Self { masker, ledger, notes, failed, .. } = self;
         let time_ms = wall_now_ms();
         if failed.borrow().is_some() {
             return;
         }
-        if let Err(error) = masker.flush(|bytes| ledger.take(time_ms, bytes)) {
+        if let Err(error) = masker.flush(|bytes| ledger.take_with(notes, time_ms, bytes)) {
             failed.send_replace(Some(error.to_string()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::time::Duration;
+
+    use super::super::mask::Masker;
+    use super::super::spool::{Bounds, SpoolReader, create};
+    use super::{PIPE_BYTES, Tap, pipe};
+
+    /// A tap whose own thread reads nothing: what is printed is taken in when that is asked for.
+    fn tap(folder: &std::path::Path, secrets: &[&str]) -> (Tap, std::fs::File, SpoolReader) {
+        let (read, write) = pipe().unwrap();
+        let (writer, reader) = create(folder, Bounds { file_bytes: 1 << 20, spool_bytes: 0 }).unwrap();
+        let tap = Tap::open(read, Masker::new(secrets.iter().copied()), writer).unwrap();
+        (tap, std::fs::File::from(write), reader)
+    }
+
+    fn log(mut reader: SpoolReader) -> String {
+        String::from_utf8(reader.next(1 << 20).unwrap().bytes).unwrap()
+    }
+
+    #[test]
+    fn whoever_prints_on_and_on_does_not_hold_up_who_waits_for_the_rest() {
+        let folder = tempfile::tempdir().unwrap();
+        let (tap, mut print, reader) = tap(folder.path(), &[]);
+        // As good as for ever: it is more than a pipe holds.
+        std::thread::spawn(move || (0..64).try_for_each(|_| print.write_all(&vec![b'x'; PIPE_BYTES])));
+        let (tell, told) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            tap.drain();
+            let _ = tell.send(());
+        });
+        told.recv_timeout(Duration::from_secs(60)).expect("it comes to an end");
+        assert!(reader.waiting() <= PIPE_BYTES as u64, "{} bytes", reader.waiting());
+    }
+
+    #[test]
+    fn a_note_parts_neither_a_line_nor_a_secret() {
+        let folder = tempfile::tempdir().unwrap();
+        let (tap, mut print, reader) = tap(folder.path(), &["hunter22", "a\nb\nc\nd"]);
+        tap.note("first, hunter22");
+        let mut prints = |text: &str| {
+            print.write_all(text.as_bytes()).unwrap();
+            let mut intake = tap.shared.intake();
+            intake.read(&tap.shared.pipe, text.len());
+        };
+        prints("one hunt");
+        tap.note("amid a line");
+        prints("er22\ntwo\n");
+        prints("a\nb");
+        tap.note("amid a secret");
+        prints("\nc\nd\nrest");
+        tap.note("at the end");
+        tap.drain();
+        tap.say("--- over");
+        let expected = "first, ***\none ***\namid a line\ntwo\namid a secret\n***\nrest\nat the end\n--- over\n";
+        assert_eq!(log(reader), expected);
     }
 }
