@@ -55,24 +55,27 @@ pub fn create(folder: &Path, bounds: Bounds) -> io::Result<(SpoolWriter, SpoolRe
     Ok((writer, SpoolReader { shared, file: None, left: 0, time_ms: 0, offset: 0 }))
 }
 
-/// Reads what a process that is gone has left: everything of it is there, and nothing follows.
+/// Reads what a process that is gone has left: nothing follows. Where the disk lost something of it, as when the power
+/// fails, it is read up to there.
 ///
 /// # Errors
 /// When the folder cannot be read.
 pub fn reopen(folder: &Path) -> io::Result<SpoolReader> {
     let mut files: Vec<SpoolFile> = Vec::new();
-    let mut offset: Option<u64> = None;
     let mut names: Vec<PathBuf> = std::fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
     names.sort();
     for path in names {
         let named = path.file_stem().and_then(|name| name.to_str()).and_then(|name| name.rsplit_once('-'));
         let numbers = named.and_then(|(number, begins)| Some((number.parse().ok()?, begins.parse().ok()?)));
         let Some((number, begins)) = numbers else { continue };
+        // What stands behind a gap has its place in the log, and nothing can be sent that leads to it.
+        if files.last().is_some_and(|last| last.begins + last.bytes != begins) {
+            break;
+        }
         let (bytes, raw) = whole_pieces(&path)?;
-        offset.get_or_insert(begins);
         files.push(SpoolFile { number, path, begins, bytes, raw });
     }
-    let offset = offset.unwrap_or(0);
+    let offset = files.first().map_or(0, |file| file.begins);
     let written = files.last().map_or(0, |file| file.begins + file.bytes);
     let state = State { files: files.into(), written, acknowledged: offset, over: true, ..State::default() };
     let shared = Arc::new(Shared { state: Mutex::new(state), ..Shared::default() });
@@ -541,5 +544,27 @@ mod tests {
         assert_eq!(all(&mut left, 1000), expected);
         left.acknowledge(left.offset());
         assert_eq!(files(folder.path()), 0);
+    }
+
+    #[test]
+    fn what_a_crash_left_with_a_gap_is_read_up_to_there() {
+        for (cut, whole) in [(1, 5), (43, 4), (84, 4)] {
+            let folder = tempfile::tempdir().unwrap();
+            let (mut writer, _reader) = create(folder.path(), SMALL).unwrap();
+            // Two pieces of 42 bytes in a file.
+            for round in 0..10_u8 {
+                writer.append(i64::from(round), &[round; 30]).unwrap();
+            }
+            let mut names: Vec<_> =
+                std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+            names.sort();
+            let text = std::fs::read(&names[2]).unwrap();
+            std::fs::write(&names[2], &text[..text.len() - cut]).unwrap();
+            let mut left = reopen(folder.path()).unwrap();
+            let expected: Vec<u8> = (0..whole).flat_map(|round| [round; 30]).collect();
+            assert_eq!((left.waiting(), left.offset()), (expected.len() as u64, 0));
+            assert_eq!(all(&mut left, 1000), expected);
+            assert_eq!((left.waiting(), left.is_over()), (0, true), "nothing is waited for");
+        }
     }
 }
