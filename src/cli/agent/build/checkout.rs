@@ -61,7 +61,7 @@ impl Task {
         let Checkout { git_ref, sha, .. } = &self.checkout;
         let remote = Remote::of_checkout(&self.checkout)?;
         let git = Git::new(self.mirrors.clone()).patient(TIME_MAX);
-        println!("fetching {git_ref} from {}", without_credentials(remote.url()));
+        println!("fetching {git_ref} from {}", remote.url());
         let no_commit = || GitError { message: format!("{sha:?} is no commit's name").into(), absent: true };
         let commit = Sha::parse(sha).ok_or_else(no_commit)?;
         git.fetch(&remote, git_ref, Some(&commit)).await?;
@@ -72,42 +72,13 @@ impl Task {
     }
 }
 
-/// A URL as it may be shown: without the user and password in it.
-fn without_credentials(url: &str) -> String {
-    match url.split_once("://") {
-        Some((scheme, rest)) => {
-            let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-            let host = rest[..end].rsplit_once('@').map_or(&rest[..end], |(_, host)| host);
-            format!("{scheme}://{host}{}", &rest[end..])
-        }
-        None => url.to_owned(),
-    }
-}
-
-/// The password in a URL, which must not be seen either.
-pub(super) fn password_in(url: &str) -> Option<&str> {
-    let (_, rest) = url.split_once("://")?;
-    let (credentials, _) = rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())].rsplit_once('@')?;
-    credentials.split_once(':').map(|(_, password)| password)
-}
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;
     use std::process::Command;
 
-    use super::{GitError, Task, password_in, without_credentials};
+    use super::{GitError, Task};
     use crate::protocol::builds::Checkout;
-
-    #[test]
-    fn urls_are_shown_and_matched_without_their_credentials() {
-        let url = "https://me:hush@forge.example:8443/acme/app.git";
-        assert_eq!(without_credentials(url), "https://forge.example:8443/acme/app.git");
-        assert_eq!((password_in(url), password_in("https://me@forge.example/x:y")), (Some("hush"), None));
-        for path in ["/srv/app.git", "git@forge.example:acme/app.git"] {
-            assert_eq!(without_credentials(path), path);
-        }
-    }
 
     fn git(folder: &Path, words: &[&str]) -> String {
         let done = Command::new("git")

@@ -71,8 +71,5 @@ pub fn secrets<'a>(handover: &'a Handover, lease: Option<&'a LeaseInfo>) -> impl
     let own = [job.session.secret.as_str(), handover.key.as_str()];
     let picks = lease.into_iter().flat_map(|lease| lease.resources.values()).flatten();
     let of_picks = picks.flat_map(|pick| pick.secrets.values());
-    own.into_iter()
-        .chain(job.checkout.token.as_deref())
-        .chain(super::checkout::password_in(&job.checkout.url))
-        .chain(job.secrets.values().chain(of_picks).map(String::as_str))
+    own.into_iter().chain(job.checkout.token.as_deref()).chain(job.secrets.values().chain(of_picks).map(String::as_str))
 }
