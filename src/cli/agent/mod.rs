@@ -31,14 +31,14 @@ use self::folders::Folders;
 use self::handover::{ContainerPolicy, Handover};
 use self::provider::Executor;
 use self::work::{Taken, Taker};
-use super::provide::key;
+use super::provide::{self, key};
 use super::run::signals::{self, Caught, Signals};
 use super::serve::options::state_folder;
 use super::terminal::Messages;
 use super::words::count;
 use super::{Failure, Globals, exit_code, runtime};
+use crate::client::Options;
 use crate::client::http::Http;
-use crate::client::{BaseUrl, ClientError, Network, Options};
 use crate::core::types::ProviderName;
 use crate::units::parse_duration_ms;
 
@@ -160,21 +160,11 @@ impl AgentCommand {
         let result = runtime.block_on(async {
             let signals = Signals::new(&held);
             let signals = signals.map_err(|error| Failure::own(format!("signals cannot be read: {error}")))?;
-            agent.work(executor, self.options(globals)?, signals).await
+            agent.work(executor, provide::options(globals, self.ttl, self.connect_timeout)?, signals).await
         });
         runtime.shutdown_background();
         messages.flush();
         result
-    }
-
-    fn options(&self, globals: &Globals) -> Result<Options, Failure> {
-        let config = |error: ClientError| Failure::own(error.to_string());
-        Ok(Options {
-            network: Network::from_env().map_err(config)?,
-            ttl_ms: self.ttl,
-            connect_timeout_ms: self.connect_timeout,
-            ..Options::new(BaseUrl::parse_list(&globals.url).map_err(config)?)
-        })
     }
 
     fn labels(&self, host: Option<&str>) -> BTreeMap<String, Value> {

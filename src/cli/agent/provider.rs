@@ -10,10 +10,10 @@ use serde_json::Value;
 use tokio::sync::{oneshot, watch};
 
 use crate::builds::plan::EXECUTOR_POOL;
-use crate::cli::provide::{FOR_EVER_MS, RETRY, failure};
+use crate::cli::provide::{FOR_EVER_MS, RETRY, failure, hear};
 use crate::cli::terminal::Messages;
 use crate::cli::{Failure, granting};
-use crate::client::{Client, ClientError, Event, Options};
+use crate::client::{Client, ClientError, EventStream, Options};
 use crate::protocol::call::{ProvidedResource, ProviderProvide};
 
 /// What an agent brings.
@@ -104,39 +104,36 @@ async fn serve(
     let mut refused = String::new();
     loop {
         let wanted = *open.borrow_and_update();
-        let asking = client.provide(executor.request(wanted));
-        tokio::pin!(asking);
         // Some(pause) asks again after it.
-        let again = loop {
-            tokio::select! {
-                done = &mut asking => match done {
-                    Ok(_) => {
-                        if let Some(online) = online.take() {
-                            let (name, slots) = (&executor.name, executor.slots);
-                            messages.line(format!("agent {name} is online, with slots for builds: {slots}"));
-                            // Who started it may not wait any more.
-                            let _ = online.send(());
-                        }
-                        break None;
+        let again = tokio::select! {
+            done = client.provide(executor.request(wanted)) => match done {
+                Ok(_) => {
+                    if let Some(online) = online.take() {
+                        let (name, slots) = (&executor.name, executor.slots);
+                        messages.line(format!("agent {name} is online, with slots for builds: {slots}"));
+                        // Who started it may not wait any more.
+                        let _ = online.send(());
                     }
-                    Err(ClientError::SessionGone(why)) => return Ok(Over::Gone(why)),
-                    Err(error @ ClientError::Refused { .. }) if online.is_none() => {
-                        if std::mem::replace(&mut refused, error.to_string()) != refused {
-                            messages.line(format!("the executor is refused, trying again: {refused}"));
-                        }
-                        break Some(RETRY);
+                    None
+                }
+                // Why the session is over is told by itself.
+                Err(ClientError::Closed | ClientError::SessionGone(_)) => None,
+                Err(error @ ClientError::Refused { .. }) if online.is_none() => {
+                    if std::mem::replace(&mut refused, error.to_string()) != refused {
+                        messages.line(format!("the executor is refused, trying again: {refused}"));
                     }
-                    Err(error) => return Err(failure(&error)),
-                },
-                Some(event) = events.next() => hear(event, &mut away, messages)?,
-            }
+                    Some(RETRY)
+                }
+                Err(error) => return Err(failure(&error)),
+            },
+            over = superseded(&mut events, &mut away, messages) => return Err(over),
         };
         tokio::select! {
             error = client.closed() => match error {
                 ClientError::SessionGone(why) => return Ok(Over::Gone(why)),
                 error => return Err(failure(&error)),
             },
-            over = heard(&mut events, &mut away, messages) => return Err(over),
+            over = superseded(&mut events, &mut away, messages) => return Err(over),
             changed = open.changed() => if changed.is_err() {
                 return Ok(Over::Done);
             },
@@ -145,31 +142,15 @@ async fn serve(
     }
 }
 
-async fn heard(events: &mut crate::client::EventStream, away: &mut Option<bool>, messages: &Messages) -> Failure {
+async fn superseded(events: &mut EventStream, away: &mut Option<bool>, messages: &Messages) -> Failure {
     loop {
         match events.next().await {
             Some(event) => {
-                if let Err(over) = hear(event, away, messages) {
-                    return over;
+                if let Some(message) = hear(event, away, messages) {
+                    return Failure::refused(message);
                 }
             }
             None => std::future::pending().await,
         }
     }
-}
-
-/// Says what happened; `away` is set while the socket is down, to whether that was said.
-fn hear(event: Event, away: &mut Option<bool>, messages: &Messages) -> Result<(), Failure> {
-    match event {
-        Event::Superseded(by) => return Err(Failure::refused(by.message)),
-        Event::Disconnected { .. } => *away = Some(false),
-        Event::NoBroker { why } if *away == Some(false) => {
-            *away = Some(true);
-            messages.line(format!("no broker: {why}; trying again"));
-        }
-        Event::Connected { .. } if away.take() == Some(true) => messages.line("connected to the broker"),
-        Event::StoreState { message, .. } => messages.line(message),
-        _ => {}
-    }
-    Ok(())
 }

@@ -133,14 +133,40 @@ impl ProvideCommand {
     }
 
     fn options(&self, globals: &Globals) -> Result<Options, Failure> {
-        let config = |error: ClientError| Failure::own(error.to_string());
-        Ok(Options {
-            network: Network::from_env().map_err(config)?,
-            ttl_ms: self.ttl,
-            connect_timeout_ms: self.connect_timeout,
-            ..Options::new(BaseUrl::parse_list(&globals.url).map_err(config)?)
-        })
+        options(globals, self.ttl, self.connect_timeout)
     }
+}
+
+/// For a provider's session, with this ttl, that waits so long for a broker.
+pub(in crate::cli) fn options(globals: &Globals, ttl_ms: Option<u64>, wait_ms: u64) -> Result<Options, Failure> {
+    let config = |error: ClientError| Failure::own(error.to_string());
+    Ok(Options {
+        network: Network::from_env().map_err(config)?,
+        ttl_ms,
+        connect_timeout_ms: wait_ms,
+        ..Options::new(BaseUrl::parse_list(&globals.url).map_err(config)?)
+    })
+}
+
+/// Says what happened to a provider's session; answers the end of it, where another took over. `away` is set while the
+/// socket is down, to whether it was said that no broker is there.
+pub(in crate::cli) fn hear(event: Event, away: &mut Option<bool>, messages: &Messages) -> Option<String> {
+    match event {
+        Event::Superseded(by) => return Some(by.message),
+        Event::Disconnected { .. } => *away = Some(false),
+        Event::NoBroker { why } if *away == Some(false) => {
+            *away = Some(true);
+            messages.line(format!("no broker: {why}; trying again"));
+        }
+        Event::Connected { resumed, .. } => match (away.take(), resumed) {
+            (Some(_), true) => messages.line("reconnected to the broker"),
+            (Some(true), false) => messages.line("connected to the broker"),
+            _ => {}
+        },
+        Event::StoreState { message, .. } => messages.line(message),
+        _ => {}
+    }
+    None
 }
 
 impl Provider<'_> {
@@ -164,7 +190,7 @@ impl Provider<'_> {
                     ClientError::SessionGone(why) => return Ok(Over::Gone(why)),
                     error => return Err(failure(&error)),
                 },
-                Some(event) = events.next() => if let Some(message) = self.hear(event) {
+                Some(event) = events.next() => if let Some(message) = hear(event, &mut self.away, self.messages) {
                     return Ok(Over::Superseded(message));
                 },
                 (request, result) = answer(&mut asking), if asked => {
@@ -208,24 +234,6 @@ impl Provider<'_> {
         // What was confirmed was confirmed once.
         self.taken = Some(ProviderProvide { confirmed: false, ..request });
         self.refused = None;
-    }
-
-    /// Says what happened; answers the end of it, where another took over.
-    fn hear(&mut self, event: Event) -> Option<String> {
-        match event {
-            Event::Superseded(by) => return Some(by.message),
-            Event::Disconnected { .. } => self.away = Some(false),
-            Event::NoBroker { why } if self.away == Some(false) => {
-                self.away = Some(true);
-                self.messages.line(format!("no broker: {why}; trying again"));
-            }
-            Event::Connected { .. } if self.away.take().is_some() => {
-                self.messages.line("reconnected to the broker");
-            }
-            Event::StoreState { message, .. } => self.messages.line(message),
-            _ => {}
-        }
-        None
     }
 
     /// What a file's text asks the broker for.
