@@ -13,7 +13,7 @@
 //! ```
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -186,15 +186,21 @@ impl BuildFolder {
         self.private().join("key")
     }
 
+    /// Keeps its key.
+    ///
+    /// # Errors
+    /// When the disk does not take it.
+    pub fn keep_key(&self, key: &str) -> io::Result<()> {
+        write_private(&self.key(), key.as_bytes())
+    }
+
     /// Writes what a helper is told, for this user alone.
     ///
     /// # Errors
     /// When the disk does not take it.
     pub fn tell(&self, name: &str, message: &impl serde::Serialize) -> io::Result<PathBuf> {
         let path = self.private().join(name);
-        remove(&path)?;
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-        serde_json::to_writer(&file, message)?;
+        write_private(&path, &serde_json::to_vec(message)?)?;
         Ok(path)
     }
 
@@ -205,6 +211,12 @@ impl BuildFolder {
     pub fn remove(&self) -> io::Result<()> {
         remove(&self.root)
     }
+}
+
+/// Writes a file anew that is for this user alone.
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    remove(path)?;
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(bytes)
 }
 
 fn make(folder: &Path) -> io::Result<()> {

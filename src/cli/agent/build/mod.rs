@@ -91,7 +91,7 @@ impl BuildCommand {
         let handover = begin(&prepared.agent, &mut lines).map_err(own)?;
         let folder = BuildFolder::at(handover.folder.clone());
         let _locked = folder.make().map_err(own)?;
-        write_private(&folder.key(), &handover.key).map_err(own)?;
+        folder.keep_key(&handover.key).map_err(own)?;
         let messages = Messages::to_stderr();
         let runtime = runtime()?;
         let told = prepared.agent.try_clone().map_err(own)?;
@@ -393,13 +393,6 @@ impl Build<'_> {
             eprintln!("leasehold: build #{build}: its end could not be reported: {why}");
         }
     }
-}
-
-/// Writes a file that is for this user alone.
-fn write_private(path: &std::path::Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?.write_all(text.as_bytes())
 }
 
 /// Reads what a helper is told, and removes it.
