@@ -79,6 +79,17 @@ fn the_first_step_that_fails_ends_it() {
 }
 
 #[test]
+fn a_step_that_removes_the_workspace_fails_the_build_and_is_said_to() {
+    let mut lab = StandIn::new(LAB);
+    let _agent = lab.agent(&[]);
+    let build = lab.build(&[], &[("clean", "rm -rf \"$PWD\""), ("two", "echo never")], |_| {});
+    let report = lab.finished(build);
+    let message = "step \"two\" has no workspace to run in: a step before removed it";
+    assert_eq!((&report["result"], &report["message"]), (&json!("failed"), &json!(message)));
+    assert!(!lab.log(build).contains("never"), "{}", lab.log(build));
+}
+
+#[test]
 fn a_commit_that_does_not_exist_fails_and_a_repository_that_cannot_be_had_loses() {
     let mut lab = StandIn::new(LAB);
     let _agent = lab.agent(&[]);

@@ -284,6 +284,11 @@ impl Build<'_> {
         let variables = environment::on_the_agent(self.handover, info, self.folder, file.as_deref());
         for step in &self.handover.job.steps {
             self.tap.say(&heading(&step.name));
+            if !self.folder.workspace().is_dir() {
+                // The guard would say that there is no `sh`, and that is nobody's fault.
+                let why = format!("step \"{}\" has no workspace to run in: a step before removed it", step.name);
+                return Err(Verdict::of(Outcome::Failed, why));
+            }
             let command = ["sh", "-e", "-c", step.run.as_str()].map(OsString::from).to_vec();
             let start = Start {
                 environment: variables.clone(),
