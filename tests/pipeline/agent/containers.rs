@@ -112,6 +112,13 @@ fn whoever_is_killed_no_container_is_left() {
     yard.agent.signal(Signal::SIGKILL);
     assert_eq!(yard.lab.finished(build)["result"], "lost");
     yard.nothing_is_left();
+
+    // Both at once: the guard is the last that can.
+    yard.agent = yard.lab.agent(&["--container-socket", &yard.podman.socket()]);
+    yard.running();
+    let own = children_of(yard.agent.pid());
+    run(std::process::Command::new("kill").args(["-9", &yard.agent.pid().to_string(), &own[0]])).exits(0);
+    yard.nothing_is_left();
 }
 
 #[test]

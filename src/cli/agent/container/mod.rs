@@ -439,7 +439,11 @@ async fn write(stdout: &mut tokio::fs::File, bytes: &[u8]) -> Result<(), Error> 
 
 #[cfg(test)]
 mod tests {
-    use super::{Came, ContainerPolicy, Error, allowed, tagged, told};
+    use serde_json::json;
+
+    use super::{
+        BuildFolder, Came, ContainerPolicy, Error, LABEL_AGENT, LABEL_BUILD, LABEL_LEASE, Task, allowed, tagged, told,
+    };
 
     #[test]
     fn an_image_without_a_tag_is_the_latest() {
@@ -451,6 +455,47 @@ mod tests {
         ] {
             assert_eq!(tagged(image), whole);
         }
+    }
+
+    #[test]
+    fn what_a_pipeline_says_of_its_container_reaches_the_engine() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().canonicalize().unwrap();
+        std::fs::create_dir(root.join("cache")).unwrap();
+        let cache = root.join("cache").display().to_string();
+        let told = json!({
+            "job": {
+                "build": 17, "attempt": 2, "repository": "acme/app", "pipeline": "unit", "line": "branch main",
+                "session": {
+                    "session": 1, "secret": "s", "instance": "i", "request_id": 1, "lease": 5, "ttl_ms": 10_000,
+                },
+                "checkout": { "url": "/origin", "git_ref": "refs/heads/main", "sha": "1a" },
+                "steps": [{ "name": "test", "run": "true" }], "env": {}, "timeout_ms": 1, "grace_ms": 2,
+                "container": {
+                    "image": "debian", "network": "none", "mounts": [format!("{cache}:/cache:ro")],
+                    "memory_bytes": 67_108_864, "cpu_milli": 1_500, "pids": 64,
+                },
+            },
+            "key": "k", "taken_at": 0, "url": "ws://localhost", "folder": "/work/17-2", "mirrors": "/work/mirrors",
+            "agent": "rack", "passed_on": {}, "containers": { "socket": null, "mount_allow": [cache] },
+            "connect_timeout_ms": 0, "keep_failed": false,
+        });
+        let handover = serde_json::from_value(told).unwrap();
+        let build = BuildFolder::at("/builds/17-2".into());
+        let task = Task::new(&handover, 5, &build, [("CI".into(), "true".into())].into(), None).unwrap();
+        let (body, rootless) = (task.body(false), task.body(true));
+        let user = format!("{}:{}", nix::unistd::getuid(), nix::unistd::getgid());
+        assert_eq!((body.user, rootless.user), (Some(user), None));
+        assert_eq!((body.image.as_deref(), body.env), (Some("debian:latest"), Some(vec!["CI=true".to_owned()])));
+        assert_eq!(body.cmd.unwrap()[3..], ["--- test", "true"]);
+        let labels = body.labels.unwrap();
+        assert_eq!((&*labels[LABEL_AGENT], &*labels[LABEL_BUILD], &*labels[LABEL_LEASE]), ("rack", "rack/17-2", "5"));
+        let host = body.host_config.unwrap();
+        let binds = vec!["/builds/17-2/workspace:/workspace".to_owned(), format!("{cache}:/cache:ro")];
+        assert_eq!((host.binds, host.network_mode.as_deref()), (Some(binds), Some("none")));
+        assert_eq!((host.memory, host.nano_cpus, host.pids_limit), (Some(67_108_864), Some(1_500_000_000), Some(64)));
+        assert_eq!(host.security_opt, Some(vec!["no-new-privileges".to_owned()]));
+        assert_eq!((host.privileged, host.cap_add), (None, None));
     }
 
     #[test]

@@ -178,3 +178,60 @@ pub async fn may_wait(pause: Duration, until: &watch::Receiver<Option<BootTime>>
     tokio::time::sleep(pause).await;
     until.borrow().is_none_or(|until| boot_now() < until)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+    use std::time::Duration;
+
+    use tokio::sync::watch;
+
+    use super::super::spool::{Bounds, create};
+    use super::{Sender, Sent};
+    use crate::client::http::Http;
+    use crate::client::{BaseUrl, Network};
+
+    /// A broker that takes nothing of any log.
+    fn closed() -> BaseUrl {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = BaseUrl::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().map_while(Result::ok) {
+                let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+                // The head, and the line of times; what it printed is less than a socket holds.
+                lines.find(|line| line.contains(';'));
+                let body = r#"{"type":"urn:leasehold:log_closed","code":"log_closed","detail":"it is closed"}"#;
+                let head = format!(
+                    "HTTP/1.1 410 Gone\r\nContent-Type: application/problem+json\r\nContent-Length: {}",
+                    body.len()
+                );
+                let _ = (&stream).write_all(format!("{head}\r\nConnection: close\r\n\r\n{body}").as_bytes());
+                // Read to its end, as closing before would break what was answered.
+                lines.for_each(drop);
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn a_build_whose_log_nobody_takes_prints_on_past_the_spool_s_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut writer, reader) = create(folder.path(), Bounds { file_bytes: 100, spool_bytes: 400 }).unwrap();
+        let (tell, printed) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let room = writer.room();
+            for _ in 0..100 {
+                room.wait();
+                writer.append(0, &[b'x'; 50]).unwrap();
+            }
+            let _ = tell.send(());
+        });
+        let http = Http::with_network(vec![closed()], Network::default());
+        let sender = Sender { http, build: 1, attempt: 1, key: "k".into() };
+        let (_until, until) = watch::channel(None);
+        let sent = sender.send(reader, until).await;
+        assert!(matches!(&sent, Sent::Closed(why) if why.contains("it is closed")), "{sent:?}");
+        tokio::time::timeout(Duration::from_secs(60), printed).await.expect("it is not held up").unwrap();
+    }
+}
