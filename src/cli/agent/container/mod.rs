@@ -476,7 +476,7 @@ mod tests {
                     "memory_bytes": 67_108_864, "cpu_milli": 1_500, "pids": 64,
                 },
             },
-            "key": "k", "taken_at": 0, "url": "ws://localhost", "folder": "/work/17-2", "mirrors": "/work/mirrors",
+            "key": "k", "taken_at": 0, "url": "ws://localhost", "folder": "/builds/17-2", "mirrors": "/builds/mirrors",
             "agent": "rack", "passed_on": {}, "containers": { "socket": null, "mount_allow": [cache] },
             "connect_timeout_ms": 0, "keep_failed": false,
         });
