@@ -5,14 +5,19 @@
 //! come. So nobody has to remember what was told before, and of two rows for one place the higher version is
 //! the one that counts, in whatever order they arrive: a late report of a superseded build replaces nothing.
 //!
+//! Beside these, a commit whose pipelines cannot be read has a status of the delivery that found so, in a
+//! context of its own, and that a later delivery takes back.
+//!
 //! A build is told of as waiting, running and over, once for each attempt, and not of what lies between:
 //! GitHub takes no more than a thousand statuses for a commit and context.
 
+use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::build::{Build, BuildId, Phase};
+use super::delivery::DeliveryId;
 use super::happening::Sha;
 use crate::units::show_duration_ms;
 
@@ -33,7 +38,7 @@ pub struct StatusKey {
     pub repository: Arc<str>,
     /// The commit.
     pub sha: Sha,
-    /// `leasehold/PIPELINE`: what the forge keeps apart.
+    /// `leasehold/PIPELINE`, and `leasehold` for all of them: what the forge keeps apart.
     pub context: Arc<str>,
 }
 
@@ -51,8 +56,38 @@ pub enum StatusState {
     Failure,
     /// It was cancelled or superseded.
     Cancelled,
-    /// It was lost.
+    /// It was lost; or what is to be built cannot be read.
     Error,
+}
+
+/// Whose a status is. One place has statuses of one kind only, so that their versions can be compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Whose {
+    /// A build's.
+    Build(BuildId),
+    /// A delivery's, whose pipelines were looked at.
+    Delivery(DeliveryId),
+}
+
+impl Whose {
+    /// Where people read more of it, from the broker's own address on.
+    #[must_use]
+    pub fn page(self) -> String {
+        match self {
+            Self::Build(id) => format!("/builds/{}", id.0),
+            Self::Delivery(id) => format!("/deliveries/{}", id.0),
+        }
+    }
+}
+
+impl fmt::Display for Whose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Build(id) => write!(f, "build {id}"),
+            Self::Delivery(id) => write!(f, "delivery {}", id.0),
+        }
+    }
 }
 
 /// A status, told or still to be told.
@@ -61,9 +96,10 @@ pub struct Status {
     /// Where it goes.
     pub key: StatusKey,
     /// Whose it is.
-    pub build: BuildId,
-    /// Grows with every change, and with the build's number; an answer to an older one settles nothing, and a
-    /// row never replaces one with a higher one.
+    #[serde(flatten)]
+    pub whose: Whose,
+    /// Grows with every change, and with the number of whose it is; an answer to an older one settles nothing,
+    /// and a row never replaces one with a higher one.
     pub version: u64,
     /// What is shown.
     pub state: StatusState,
@@ -80,14 +116,23 @@ pub struct Status {
     pub trouble: Option<Arc<str>>,
 }
 
+/// What the forge keeps apart from all pipelines: their own context goes on after a slash.
+const CONTEXT: &str = "leasehold";
+
 impl StatusKey {
+    /// Where it is said whether a commit's pipelines can be read.
+    #[must_use]
+    pub fn of_pipelines(repository: &Arc<str>, sha: &Sha) -> Self {
+        Self { repository: Arc::clone(repository), sha: sha.clone(), context: CONTEXT.into() }
+    }
+
     /// Where a build's status goes.
     #[must_use]
     pub fn of(build: &Build) -> Self {
         Self {
             repository: Arc::clone(&build.repository),
             sha: build.subject.sha.clone(),
-            context: format!("leasehold/{}", build.plan.name).into(),
+            context: format!("{CONTEXT}/{}", build.plan.name).into(),
         }
     }
 }
@@ -117,7 +162,7 @@ impl Status {
     pub fn of(build: &Build, now_ms: i64) -> Self {
         Self {
             key: StatusKey::of(build),
-            build: build.id,
+            whose: Whose::Build(build.id),
             version: version_of(build),
             state: state_of(build.phase),
             description: description_of(build).into(),
@@ -126,6 +171,37 @@ impl Status {
             due_ms: now_ms,
             trouble: None,
         }
+    }
+
+    /// The row for a commit whose pipelines have a mistake, as a delivery of it found. Its version is the
+    /// delivery's number: the last to look says how it stands.
+    #[must_use]
+    pub fn of_mistake(key: StatusKey, delivery: DeliveryId, mistake: &str, now_ms: i64) -> Self {
+        let description = shorten(mistake.trim(), DESCRIPTION_CHARS_MAX).into();
+        Self::of_delivery(key, delivery, StatusState::Error, description, now_ms)
+    }
+
+    /// The row in its place once a later delivery of the commit has found none.
+    #[must_use]
+    pub fn of_mended(key: StatusKey, delivery: DeliveryId, now_ms: i64) -> Self {
+        Self::of_delivery(key, delivery, StatusState::Success, "its pipelines can be read".into(), now_ms)
+    }
+
+    fn of_delivery(
+        key: StatusKey,
+        delivery: DeliveryId,
+        state: StatusState,
+        description: Arc<str>,
+        now_ms: i64,
+    ) -> Self {
+        let (whose, version) = (Whose::Delivery(delivery), delivery.0);
+        Self { key, whose, version, state, description, told: false, tries: 0, due_ms: now_ms, trouble: None }
+    }
+
+    /// Whether it says that the pipelines of a commit have a mistake.
+    #[must_use]
+    pub fn tells_of_mistake(&self) -> bool {
+        matches!(self.whose, Whose::Delivery(_)) && self.state != StatusState::Success
     }
 
     /// The row to be written when a build changed; `None` where a forge would show the same.
@@ -324,6 +400,21 @@ mod tests {
         assert_eq!(row.answered(row.version - 1, &Answer::Taken), None, "of another version");
         let given_up = row.answered(row.version, &Answer::GivenUp { trouble: "404".into() }).expect("this version");
         assert_eq!((given_up.told, given_up.trouble.as_deref()), (true, Some("404")));
+    }
+
+    #[test]
+    fn whose_it_is_stands_in_a_record_as_ever() {
+        let row = Status::of(&build(3, Phase::Running), 5);
+        let record = serde_json::to_value(&row).expect("JSON");
+        assert_eq!(record["build"], 3, "{record}");
+        let old = r#"{"key":{"repository":"acme/app","sha":"SHA","context":"leasehold/unit"},"build":3,"version":9,
+            "state":"running","description":"runs","told":true,"tries":0,"due_ms":4}"#;
+        let old: Status = serde_json::from_str(&old.replace("SHA", &"a1".repeat(20))).expect("it was written once");
+        assert_eq!((old.whose, old.version), (Whose::Build(BuildId(3)), 9));
+        let of_delivery = Status::of_mistake(row.key, DeliveryId(8), "wrong", 5);
+        let record = serde_json::to_value(&of_delivery).expect("JSON");
+        assert_eq!((&record["delivery"], record.get("build")), (&8.into(), None), "{record}");
+        assert_eq!(serde_json::from_value::<Status>(record).expect("it comes back"), of_delivery);
     }
 
     #[test]

@@ -154,6 +154,7 @@ fn show(broker: &Broker, json: bool, delivery: u64) -> Result<u8, Failure> {
     details.fact_if("repository", item.repository.as_deref());
     details.fact("says", format!("{} (event {})", item.what, item.event));
     details.fact_if("repeats", item.repeats.map(|first| format!("delivery {first}, on purpose")));
+    details.fact_if("not told", item.status_trouble.as_ref().map(|trouble| format!("the forge: {trouble}")));
     for (what, numbers) in [("started", &item.started), ("ended", &item.ended)] {
         for number in numbers {
             details.fact(what, format!("build #{number}"));

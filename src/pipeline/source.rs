@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::git::{Changed, Git, GitError, Remote, full_ref};
+use super::git::{Changed, Git, GitError, Kept, Remote, full_ref};
 use crate::builds::build::{Line, Subject};
 use crate::builds::happening::{Forge, Pull, Sha, What};
 use crate::builds::matching::{self, Touched};
@@ -28,6 +28,8 @@ pub enum Sought {
     Wanted(Vec<Arc<Plan>>),
     /// None, and why.
     Nothing(Arc<str>),
+    /// The pipelines have a mistake: which, and where. Looked at again they have it still.
+    Mistaken(Arc<str>),
     /// The pipelines cannot be read, and why.
     Failed(Arc<str>),
 }
@@ -114,19 +116,19 @@ impl PipelineSource {
         repository: &Repository,
         sha: &Sha,
     ) -> Result<Result<Vec<Pipeline>, Sought>, GitError> {
-        let bytes = match self.git.file(remote, sha, FILE_NAME, FILE_BYTES_MAX).await {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => {
+        let bytes = match self.git.file(remote, sha, FILE_NAME, FILE_BYTES_MAX).await? {
+            Kept::File(bytes) => bytes,
+            Kept::Nothing => {
                 let reason = format!("there is no {FILE_NAME} at {}", sha.short());
                 return Ok(Err(Sought::Nothing(reason.into())));
             }
-            Err(error) => return Err(error),
+            Kept::Odd(why) => return Ok(Err(Sought::Mistaken(why.into()))),
         };
         let Ok(text) = String::from_utf8(bytes) else {
-            return Ok(Err(Sought::Failed(format!("{FILE_NAME} at {} is not UTF-8", sha.short()).into())));
+            return Ok(Err(Sought::Mistaken(format!("{FILE_NAME} at {} is not UTF-8", sha.short()).into())));
         };
         let read = pipeline_file::read(&text, FILE_NAME, repository);
-        Ok(read.map_err(|error| Sought::Failed(format!("at {}: {error}", sha.short()).into())))
+        Ok(read.map_err(|error| Sought::Mistaken(format!("{error} (at {})", sha.short()).into())))
     }
 
     /// The paths that a change touches. Where nobody can tell (a new branch, a commit that is gone) it may be any.
@@ -179,7 +181,9 @@ impl PipelineSource {
                 let sha = self.definition_asked(&remote, &subject).await.map_err(|error| error.message)?;
                 match self.read(&remote, repository, &sha).await.map_err(|error| error.message)? {
                     Ok(pipelines) => pipelines.into(),
-                    Err(Sought::Nothing(reason) | Sought::Failed(reason)) => return Err(reason),
+                    Err(Sought::Nothing(reason) | Sought::Mistaken(reason) | Sought::Failed(reason)) => {
+                        return Err(reason);
+                    }
                     Err(Sought::Wanted(_)) => return Err("the pipelines were not read".into()),
                 }
             }

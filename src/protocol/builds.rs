@@ -240,6 +240,10 @@ pub struct DeliveryInfo {
     /// Why it failed or was ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Why its forge does not show what it found of its commit's pipelines: what was said at the last try; only
+    /// where one delivery is shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status_trouble: Option<String>,
     /// Builds that it started.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub started: Vec<u64>,

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use leasehold::builds::build::{Build, BuildId, Cause, Line, LogEnd, Phase, Subject, Times};
 use leasehold::builds::change::Note;
-use leasehold::builds::happening::Sha;
+use leasehold::builds::delivery::{Delivery, DeliveryId, Outcome};
+use leasehold::builds::happening::{Forge, Happening, Sha, What};
 use leasehold::builds::log::{Gap, LogId, LogStatus};
 use leasehold::builds::plan::{Concurrency, Plan};
 use leasehold::pipeline::search::{Found, Hit, Question};
@@ -28,6 +29,7 @@ pub struct Fixture {
     kept: Arc<Mutex<BTreeMap<u64, (Build, Log)>>>,
     changes: watch::Sender<u64>,
     acted: Arc<Mutex<Vec<(u64, Action)>>>,
+    delivered: Arc<Mutex<BTreeMap<u64, Delivery>>>,
 }
 
 /// A log, as its lines.
@@ -117,7 +119,7 @@ pub fn build(id: u64, phase: Phase, title: &str) -> Build {
 impl Fixture {
     /// Nothing yet.
     pub fn new() -> Self {
-        Self { kept: Arc::default(), changes: watch::channel(0).0, acted: Arc::default() }
+        Self { kept: Arc::default(), changes: watch::channel(0).0, acted: Arc::default(), delivered: Arc::default() }
     }
 
     /// Puts a build there, with its log; a build whose phase is final has all of it.
@@ -165,6 +167,27 @@ impl Fixture {
     /// A log's time is over.
     pub fn delete(&self, id: u64) {
         self.change(id, |_, log| log.deleted = true);
+    }
+
+    /// Puts a delivery there, which failed because of this.
+    pub fn put_delivery(&self, id: u64, reason: &str) {
+        let pushed = What::Push {
+            branch: "main".into(),
+            before: None,
+            after: Sha::parse(&"c0ffee01".repeat(5)),
+            title: Some("Ask for a phone".into()),
+        };
+        let delivery = Delivery {
+            id: DeliveryId(id),
+            forge: Forge::Github,
+            forge_id: "72d3162e-cc78-11e3-81ab-4c9367dc0958".into(),
+            event: "push".into(),
+            said: Ok(Happening { repository: "acme/app".into(), what: pushed, by: "octocat".into() }),
+            received_ms: MADE_MS,
+            repeats: None,
+            outcome: Outcome::Failed { reason: reason.into() },
+        };
+        self.delivered.lock().expect("nobody panics with it").insert(id, delivery);
     }
 
     /// What was done from the pages.
@@ -224,6 +247,15 @@ impl Source for Fixture {
             note(9_000, Phase::Running, "its steps begin"),
         ];
         Box::pin(async move { Ok(notes) })
+    }
+
+    fn delivery(&self, id: DeliveryId) -> Answer<'_, (Delivery, Option<Arc<str>>)> {
+        let delivery = self.delivered.lock().expect("nobody panics with it").get(&id.0).cloned();
+        Box::pin(async move { Ok((delivery.expect("it was put there"), None)) })
+    }
+
+    fn redeliver(&self, id: DeliveryId) -> Answer<'_, DeliveryId> {
+        Box::pin(async move { Ok(id) })
     }
 
     fn log(&self, log: LogId) -> Answer<'_, Option<LogStatus>> {

@@ -40,6 +40,10 @@ async fn pictures() {
     fixture.put(build(7, Phase::Running, "Keep people's rights on a view"), sample());
     fixture.put(build(8, Phase::Queued, "Tell the queue's order"), "");
     fixture.put(build(9, Phase::Blocked, "A stranger's idea"), "");
+    fixture.put_delivery(
+        12,
+        ".leasehold.toml:3:10: acme/app may not use pool \"fridge\": `pools` of its [[repository]] has phone, port",
+    );
     let at = fixture.serve().await;
     for (name, setup) in [
         ("light", Setup::default()),
@@ -48,9 +52,13 @@ async fn pictures() {
         ("bare", Setup { scripts: false, ..Setup::default() }),
     ] {
         let Some(browser) = Browser::open(setup).await else { return };
-        for (page, path) in
-            [("list", "builds"), ("failed", "builds/6"), ("blocked", "builds/9"), ("cancel", "builds/7/cancel")]
-        {
+        for (page, path) in [
+            ("list", "builds"),
+            ("failed", "builds/6"),
+            ("blocked", "builds/9"),
+            ("cancel", "builds/7/cancel"),
+            ("mistake", "deliveries/12"),
+        ] {
             browser.goto(&format!("http://{at}/{path}")).await;
             if page == "failed" && setup.scripts {
                 browser.until("document.querySelectorAll('.l .k').length > 0").await;

@@ -19,6 +19,7 @@ mod forks;
 mod hooks;
 mod hooks_load;
 mod logs;
+mod mistakes;
 mod pages;
 mod recipes;
 mod restart;

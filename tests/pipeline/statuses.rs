@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use leasehold::builds::build::BuildId;
 use leasehold::builds::happening::{Forge as ForgeKind, Sha};
-use leasehold::builds::status::{Answer, Status, StatusKey, StatusState};
+use leasehold::builds::status::{Answer, Status, StatusKey, StatusState, Whose};
 use leasehold::core::inventory::SecretRef;
 use leasehold::pipeline::reporter::{Place, Reporter, Settings};
 
@@ -104,7 +104,7 @@ fn row(version: u64, state: StatusState) -> Status {
     let sha = Sha::parse(SHA).expect("a commit");
     Status {
         key: StatusKey { repository: APP.into(), sha, context: CONTEXT.into() },
-        build: BuildId(7),
+        whose: Whose::Build(BuildId(7)),
         version,
         state,
         description: format!("version {version}").into(),

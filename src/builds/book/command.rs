@@ -144,8 +144,12 @@ pub enum Found {
     Wanted(Vec<Arc<Plan>>),
     /// Nothing, and why.
     Nothing(Arc<str>),
+    /// They were read, and have a mistake: which, and where.
+    Mistaken(Arc<str>),
     /// They could not be read, and why.
     Failed(Arc<str>),
+    /// There is no such repository here, in words: nobody looked.
+    Unknown(Arc<str>),
 }
 
 /// What an agent says.

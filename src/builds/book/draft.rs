@@ -96,8 +96,18 @@ impl<'b> Draft<'b> {
     fn status(&self, build: &Build) -> Option<Status> {
         let before = self.book.open.get(&build.id);
         let status = Status::of_change(before.map(Arc::as_ref), build, self.now_ms)?;
-        let newer = self.book.statuses.get(&status.key).is_some_and(|known| known.version > status.version);
-        (!newer).then_some(status)
+        self.is_news(&status).then_some(status)
+    }
+
+    /// Tells of a delivery, where that is something new.
+    pub(super) fn tell(&mut self, status: Status) {
+        if self.is_news(&status) {
+            self.changes.push(Change::Status(Arc::new(status)));
+        }
+    }
+
+    fn is_news(&self, status: &Status) -> bool {
+        self.book.statuses.get(&status.key).is_none_or(|known| known.version <= status.version)
     }
 }
 

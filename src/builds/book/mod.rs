@@ -15,6 +15,7 @@
 mod command;
 mod decide;
 mod draft;
+mod outbox;
 mod recent;
 mod start;
 #[cfg(test)]
@@ -29,6 +30,8 @@ use super::delivery::{Delivery, DeliveryId, Outcome};
 use super::plan::Concurrency;
 use super::status::{Status, StatusKey};
 pub use command::{Answer, Command, Finished, Found, Gone, Refusal, Report};
+pub use outbox::MISTAKES_MAX;
+use outbox::Outbox;
 use recent::Recent;
 pub use recent::{RECENT_KEPT_MS, RECENT_MAX};
 
@@ -66,7 +69,8 @@ pub struct Contents {
     pub waiting: Vec<Delivery>,
     /// Deliveries of late, oldest first.
     pub recent: Vec<Delivery>,
-    /// Statuses that are to be told, and those that open builds have told.
+    /// Statuses that are to be told, those that open builds have told, and those that tell of mistakes; one
+    /// more than once is the same.
     pub statuses: Vec<Status>,
     /// The highest number of a build.
     pub last_build: BuildId,
@@ -81,7 +85,7 @@ pub struct Book {
     lanes: BTreeMap<Lane, BTreeSet<BuildId>>,
     waiting: BTreeMap<DeliveryId, Arc<Delivery>>,
     recent: Recent,
-    statuses: BTreeMap<StatusKey, Arc<Status>>,
+    statuses: Outbox,
     last_build: BuildId,
     last_delivery: DeliveryId,
 }
@@ -103,7 +107,7 @@ impl Book {
             book.apply(&Change::Delivery(Arc::new(delivery)));
         }
         for status in statuses {
-            book.statuses.insert(status.key.clone(), Arc::new(status));
+            book.statuses.put(Arc::new(status));
         }
         book
     }
@@ -127,23 +131,25 @@ impl Book {
     /// Statuses that are due at this moment, those that wait longest first.
     #[must_use]
     pub fn statuses_due(&self, now_ms: i64, limit: usize) -> Vec<Arc<Status>> {
-        let due = self.statuses.values().filter(|status| !status.told && status.due_ms <= now_ms);
-        let mut due: Vec<Arc<Status>> = due.cloned().collect();
-        due.sort_by_key(|status| (status.due_ms, status.version));
-        due.truncate(limit);
-        due
+        self.statuses.due(now_ms, limit)
     }
 
     /// How many statuses are to be told.
     #[must_use]
     pub fn statuses_untold(&self) -> usize {
-        self.statuses.values().filter(|status| !status.told).count()
+        self.statuses.untold()
     }
 
     /// When the next status is due that is not told, Unix milliseconds.
     #[must_use]
     pub fn status_due_ms(&self) -> Option<i64> {
-        self.statuses.values().filter(|status| !status.told).map(|status| status.due_ms).min()
+        self.statuses.due_ms()
+    }
+
+    /// Whether the pipelines of a commit had a mistake when they were looked at last, by the place of its status.
+    #[must_use]
+    pub fn knows_of_mistake(&self, key: &StatusKey) -> bool {
+        self.statuses.get(key).is_some_and(|known| known.tells_of_mistake())
     }
 
     /// Whether a build is to be claimed for: it waits, has no session, and no older one goes before it.
@@ -193,7 +199,7 @@ impl Book {
             }
             Change::Build(build) => self.put(build),
             Change::Status(status) => {
-                self.statuses.insert(status.key.clone(), status.clone());
+                self.statuses.put(status.clone());
                 self.forget_told(&status.key);
             }
             Change::Note(_) => {}
@@ -226,13 +232,10 @@ impl Book {
         self.forget_told(&StatusKey::of(build));
     }
 
-    /// Drops a status that is told, unless an open build may have more to tell: an older one's must not come
-    /// in its place.
+    /// Drops a status that is told, unless something depends on it.
     fn forget_told(&mut self, key: &StatusKey) {
-        let told = self.statuses.get(key).is_some_and(|status| status.told);
-        if told && !self.open.values().any(|build| StatusKey::of(build) == *key) {
-            self.statuses.remove(key);
-        }
+        let open = &self.open;
+        self.statuses.forget_told(key, || open.values().any(|build| StatusKey::of(build) == *key));
     }
 }
 

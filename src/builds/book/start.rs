@@ -9,7 +9,9 @@ use crate::builds::build::{Build, BuildId, Cause, Ending, Line, Phase, Subject, 
 use crate::builds::change::Change;
 use crate::builds::delivery::{Delivery, DeliveryId, Incoming, Outcome, Received};
 use crate::builds::happening::{Forge, Happening, PullAction, What};
+use crate::builds::matching::event;
 use crate::builds::plan::{Concurrency, Plan};
+use crate::builds::status::{Status, StatusKey};
 
 /// A decision on its way.
 type Decided = Result<(Vec<Change>, Answer), Refusal>;
@@ -91,8 +93,11 @@ impl Draft<'_> {
         let subject = Subject::of(delivery.forge, happening);
         let wanted = match found {
             Found::Wanted(wanted) => wanted.as_slice(),
-            Found::Nothing(_) | Found::Failed(_) => &[],
+            Found::Nothing(_) | Found::Mistaken(_) | Found::Failed(_) | Found::Unknown(_) => &[],
         };
+        if let Some(subject) = &subject {
+            self.tell_of_pipelines(&delivery, repository, happening, subject, found);
+        }
         let room = self.book.open.len() + wanted.len() <= OPEN_BUILDS_MAX;
         let mut started = Vec::new();
         if let Some(subject) = subject.as_ref().filter(|_| room && starts(&happening.what)) {
@@ -101,15 +106,17 @@ impl Draft<'_> {
             started = self.begin_all(&origin, wanted);
         }
         // Which of a draft's builds go on, only its pipelines can say.
-        let unknown = matches!(found, Found::Failed(_))
+        let unknown = matches!(found, Found::Mistaken(_) | Found::Failed(_))
             && matches!(happening.what, What::Pull { action: PullAction::Drafted, .. });
         let ended = if unknown { Vec::new() } else { self.end_older(repository, happening, wanted, &started) };
         let outcome = match found {
-            Found::Failed(reason) => Outcome::Failed { reason: reason.clone() },
+            Found::Mistaken(reason) | Found::Failed(reason) => Outcome::Failed { reason: reason.clone() },
             Found::Wanted(_) if !room => Outcome::Failed {
                 reason: format!("{OPEN_BUILDS_MAX} builds are not over yet, as many as may be").into(),
             },
-            Found::Nothing(reason) if ended.is_empty() => Outcome::Ignored { reason: reason.clone() },
+            Found::Nothing(reason) | Found::Unknown(reason) if ended.is_empty() => {
+                Outcome::Ignored { reason: reason.clone() }
+            }
             _ if started.is_empty() && ended.is_empty() => {
                 Outcome::Ignored { reason: "no build was to be started or ended".into() }
             }
@@ -117,6 +124,28 @@ impl Draft<'_> {
         };
         self.change(Change::Delivery(Arc::new(Delivery { outcome, ..Delivery::clone(&delivery) })));
         self.done(Answer::Done)
+    }
+
+    /// Tells the forge of a mistake in the pipelines of a commit; and that there is none any more, where they
+    /// can be read by now: the broker's configuration was mended, or the base of a fork.
+    fn tell_of_pipelines(
+        &mut self,
+        delivery: &Delivery,
+        repository: &Arc<str>,
+        happening: &Happening,
+        subject: &Subject,
+        found: &Found,
+    ) {
+        let key = StatusKey::of_pipelines(repository, &subject.sha);
+        let mistaken = self.book.knows_of_mistake(&key);
+        match found {
+            Found::Mistaken(reason) => self.tell(Status::of_mistake(key, delivery.id, reason, self.now_ms)),
+            // Of what is closed or deleted they are not read.
+            Found::Wanted(_) | Found::Nothing(_) if mistaken && event(&happening.what).is_some() => {
+                self.tell(Status::of_mended(key, delivery.id, self.now_ms));
+            }
+            _ => {}
+        }
     }
 
     pub(super) fn start(
@@ -293,9 +322,9 @@ fn starts(what: &What) -> bool {
 
 /// The command that a delivery comes to when nothing can be asked for by it.
 impl Command {
-    /// A delivery that came to nothing, and why.
+    /// A delivery of a repository that is not known here, in words.
     #[must_use]
-    pub fn nothing(delivery: DeliveryId, repository: Arc<str>, reason: impl Into<Arc<str>>) -> Self {
-        Self::Work { delivery, repository, found: Found::Nothing(reason.into()) }
+    pub fn unknown(delivery: DeliveryId, repository: Arc<str>, reason: impl Into<Arc<str>>) -> Self {
+        Self::Work { delivery, repository, found: Found::Unknown(reason.into()) }
     }
 }

@@ -1,5 +1,6 @@
 //! The book's promises: in tables, and in every order of things that chance comes up with.
 
+mod mistakes;
 mod random;
 mod world;
 

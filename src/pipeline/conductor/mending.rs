@@ -13,9 +13,10 @@ use crate::store::builds::{BuildStore, Loaded};
 /// # Errors
 /// As the store says.
 pub(super) async fn take_over(store: &Arc<dyn BuildStore>, now_ms: i64) -> Result<Book, StoreError> {
-    let Loaded { open, waiting, recent, untold, last_build, last_delivery } =
+    let Loaded { open, waiting, recent, untold, of_deliveries, last_build, last_delivery } =
         store.take_over(now_ms.saturating_sub(RECENT_KEPT_MS)).await?;
     let mut statuses: Vec<Status> = untold;
+    statuses.extend(of_deliveries.into_iter().filter(Status::tells_of_mistake));
     // What open builds have told already: an older one's must not come in a newer one's place.
     let mut keys: BTreeSet<StatusKey> = open.iter().map(StatusKey::of).collect();
     for status in &statuses {

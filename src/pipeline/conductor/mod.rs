@@ -37,12 +37,12 @@ use super::logs::Logs;
 use super::reporter::{Reporter, Settle};
 use super::source::{Asked, PipelineSource};
 use crate::builds::book::{Answer, Command, Refusal, Report};
-use crate::builds::build::{Build, BuildId};
+use crate::builds::build::{Build, BuildId, Subject};
 use crate::builds::change::Note;
 use crate::builds::delivery::{Delivery, DeliveryId};
 pub use crate::builds::delivery::{Incoming, Received};
 use crate::builds::happening::Sha;
-use crate::builds::status::StatusKey;
+use crate::builds::status::{StatusKey, Whose};
 use crate::clock::wall_now_ms;
 use crate::engine::handle::Handle;
 use crate::inventory::pipelines::PipelineSettings;
@@ -379,9 +379,28 @@ impl Conductor {
     /// # Errors
     /// `unavailable` where the store cannot be read.
     pub async fn status_trouble(&self, build: &Build) -> Result<Option<Arc<str>>, RpcError> {
-        let row = self.0.store.status(&StatusKey::of(build)).await.map_err(|error| unread(&error))?;
-        let wanted = self.0.settings.repositories.get(&build.repository).is_some_and(|repository| repository.statuses);
-        Ok(row.filter(|row| wanted && row.build == build.id).and_then(|row| row.trouble))
+        self.trouble(&StatusKey::of(build), Whose::Build(build.id)).await
+    }
+
+    /// What is in the way of telling the forge what a delivery found of its commit's pipelines; nothing where it
+    /// told nothing, or a newer one is told of.
+    ///
+    /// # Errors
+    /// `unavailable` where the store cannot be read.
+    pub async fn delivery_trouble(&self, delivery: &Delivery) -> Result<Option<Arc<str>>, RpcError> {
+        let Ok(happening) = &delivery.said else { return Ok(None) };
+        let repository = self.0.settings.repository(delivery.forge, &happening.repository);
+        let Some((repository, subject)) = repository.zip(Subject::of(delivery.forge, happening)) else {
+            return Ok(None);
+        };
+        let key = StatusKey::of_pipelines(&repository.name, &subject.sha);
+        self.trouble(&key, Whose::Delivery(delivery.id)).await
+    }
+
+    async fn trouble(&self, key: &StatusKey, whose: Whose) -> Result<Option<Arc<str>>, RpcError> {
+        let row = self.0.store.status(key).await.map_err(|error| unread(&error))?;
+        let wanted = self.0.settings.repositories.get(&key.repository).is_some_and(|repository| repository.statuses);
+        Ok(row.filter(|row| wanted && row.whose == whose).and_then(|row| row.trouble))
     }
 
     /// Deliveries, newest first.

@@ -58,7 +58,7 @@ impl Sources {
                 Some(repository) => self.queues.entry(repository.name.clone()).or_default().push_back(delivery),
                 None => {
                     let reason = format!("no [[repository]] of the broker's configuration is {}", happening.repository);
-                    decided.push(Command::nothing(delivery.id, happening.repository.clone(), reason));
+                    decided.push(Command::unknown(delivery.id, happening.repository.clone(), reason));
                 }
             }
         }
@@ -83,6 +83,7 @@ impl Sources {
         let found = match sought {
             Sought::Wanted(plans) => Found::Wanted(plans),
             Sought::Nothing(reason) => Found::Nothing(reason),
+            Sought::Mistaken(reason) => Found::Mistaken(reason),
             Sought::Failed(reason) => Found::Failed(reason),
         };
         Some(Command::Work { delivery: id, repository: repository.name.clone(), found })

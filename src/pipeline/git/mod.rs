@@ -56,6 +56,17 @@ pub struct GitError {
     pub absent: bool,
 }
 
+/// What a commit keeps at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Nothing.
+    Nothing,
+    /// A file.
+    File(Vec<u8>),
+    /// Something that is not read, and why, in words: no plain file, or too large a one.
+    Odd(String),
+}
+
 impl GitError {
     fn new(message: impl Into<Arc<str>>) -> Self {
         let message = message.into();
@@ -210,35 +221,30 @@ impl Git {
         })
     }
 
-    /// A file at a commit that the mirror has; `None` where there is none.
+    /// What a commit that the mirror has keeps at a path. A plain file, and of `bytes_max` at most, or it is
+    /// not read.
     ///
     /// # Errors
-    /// It is no plain file, or larger than `bytes_max`, or git could not read it.
-    pub async fn file(
-        &self,
-        remote: &Remote,
-        sha: &Sha,
-        path: &str,
-        bytes_max: usize,
-    ) -> Result<Option<Vec<u8>>, GitError> {
+    /// Git could not read it.
+    pub async fn file(&self, remote: &Remote, sha: &Sha, path: &str, bytes_max: usize) -> Result<Kept, GitError> {
         let mirror = self.mirror(remote).await?;
         let arguments = ["ls-tree", "-z", "--full-tree", "--long", sha.as_str(), "--", path];
         let listed = mirror.run(&arguments, LINE_BYTES_MAX).await?.text();
         if listed.is_empty() {
-            return Ok(None);
+            return Ok(Kept::Nothing);
         }
         // MODE TYPE NAME SIZE<tab>PATH
         let fields: Vec<&str> = listed.split(['\0', '\t', ' ']).filter(|field| !field.is_empty()).collect();
         let [mode, "blob", name, size, ..] = fields.as_slice() else {
-            return Err(GitError::new(format!("{path} is no file in {}", sha.short())));
+            return Ok(Kept::Odd(format!("{path} is no file in {}", sha.short())));
         };
         if *mode == "120000" {
-            return Err(GitError::new(format!("{path} is a link in {}: expected the file itself", sha.short())));
+            return Ok(Kept::Odd(format!("{path} is a link in {}: expected the file itself", sha.short())));
         }
         if !size.parse::<usize>().is_ok_and(|size| size <= bytes_max) {
-            return Err(GitError::new(format!("{path} is larger than {bytes_max} bytes in {}", sha.short())));
+            return Ok(Kept::Odd(format!("{path} is larger than {bytes_max} bytes in {}", sha.short())));
         }
-        Ok(Some(mirror.run(&["cat-file", "blob", name], bytes_max).await?.stdout))
+        Ok(Kept::File(mirror.run(&["cat-file", "blob", name], bytes_max).await?.stdout))
     }
 
     /// The first line of a commit's message.

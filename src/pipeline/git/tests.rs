@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Changed, Git, Remote};
+use super::{Changed, Git, Kept, Remote};
 use crate::builds::happening::Sha;
 
 struct World {
@@ -68,10 +68,14 @@ async fn a_commit_is_fetched_read_and_checked_out() {
     assert_eq!(git.fetch(remote, MAIN, Some(&second)).await.as_ref(), Ok(&second));
     assert_eq!(git.fetch(remote, MAIN, None).await.as_ref(), Ok(&second));
     assert_eq!(git.default_branch(remote).await.as_deref(), Ok(MAIN));
-    assert_eq!(git.file(remote, &first, "a.txt", 3).await, Ok(Some(b"one".to_vec())));
-    assert_eq!(git.file(remote, &first, "sub/b.txt", 3).await, Ok(None));
-    assert!(git.file(remote, &first, "a.txt", 2).await.is_err_and(|error| error.message.contains("larger than 2")));
-    assert!(git.file(remote, &second, "sub", 9).await.is_err_and(|error| error.message.contains("no file")));
+    assert_eq!(git.file(remote, &first, "a.txt", 3).await, Ok(Kept::File(b"one".to_vec())));
+    assert_eq!(git.file(remote, &first, "sub/b.txt", 3).await, Ok(Kept::Nothing));
+    let odd = async |sha, path, bytes_max| match git.file(remote, sha, path, bytes_max).await {
+        Ok(Kept::Odd(why)) => why,
+        other => panic!("it is to be odd: {other:?}"),
+    };
+    assert!(odd(&first, "a.txt", 2).await.contains("larger than 2"));
+    assert!(odd(&second, "sub", 9).await.contains("no file"));
     assert_eq!(git.title(remote, &second).await.as_deref(), Ok("change sub/b.txt"));
     let paths = git.changed(remote, &first, &second, false).await;
     assert_eq!(paths, Ok(Changed::Paths(vec!["sub/b.txt".to_owned()])));
@@ -139,8 +143,8 @@ async fn a_link_is_not_followed_out_of_the_repository() {
     std::os::unix::fs::symlink("/etc/passwd", world.origin().join("link")).expect("made");
     let sha = world.commit("a.txt", "one");
     world.git.fetch(&world.remote, MAIN, Some(&sha)).await.expect("fetched");
-    let error = world.git.file(&world.remote, &sha, "link", 100_000).await.expect_err("a link");
-    assert!(error.message.contains("is a link"), "{error}");
+    let kept = world.git.file(&world.remote, &sha, "link", 100_000).await.expect("git can look");
+    assert!(matches!(&kept, Kept::Odd(why) if why.contains("is a link")), "{kept:?}");
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ const REST: Duration = Duration::from_secs(2);
 /// Whom the reporter tells.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where people reach the broker, without a slash at its end: statuses lead to `{public_url}/builds/N`.
+    /// Where people reach the broker, without a slash at its end: statuses lead to a page under it.
     pub public_url: Arc<str>,
     /// Repositories whose statuses are told, by their name in the configuration.
     pub places: BTreeMap<Arc<str>, Place>,
@@ -230,13 +230,13 @@ async fn tell_one(sender: Arc<Sender>, settle: Settle, shared: Arc<Shared>, row:
     let answer = verdict.answer(&row, wall_now_ms());
     match &answer {
         _ if !wanted => {}
-        Answer::Taken => tracing::debug!(build = row.build.0, context = &*row.key.context, "told the forge"),
+        Answer::Taken => tracing::debug!(whose = %row.whose, context = &*row.key.context, "told the forge"),
         Answer::Later { trouble, .. } if row.tries > 0 => {
-            tracing::debug!(build = row.build.0, trouble = &**trouble, "a status is not told yet");
+            tracing::debug!(whose = %row.whose, trouble = &**trouble, "a status is not told yet");
         }
         Answer::Later { trouble, .. } | Answer::GivenUp { trouble } => {
             let repository = &*row.key.repository;
-            tracing::warn!(build = row.build.0, repository, trouble = &**trouble, "a status is not told");
+            tracing::warn!(whose = %row.whose, repository, trouble = &**trouble, "a status is not told");
         }
     }
     settle(row.key.clone(), row.version, answer).await;

@@ -86,7 +86,7 @@ impl Sender {
     }
 
     async fn send_with(&self, row: &Status, place: &Place, token: &str) -> Sent {
-        let target = format!("{}/builds/{}", self.settings.public_url, row.build.0);
+        let target = format!("{}{}", self.settings.public_url, row.whose.page());
         let request = Request::of(row, place, token, &target);
         let (client, mut request) = match (&self.client, request) {
             (Ok(client), Ok(request)) => (client, request),

@@ -57,7 +57,7 @@ impl World {
     async fn seek(&self, what: &What) -> Result<Vec<String>, Arc<str>> {
         match self.source.seek(&self.repository, what).await {
             Sought::Wanted(plans) => Ok(plans.iter().map(|plan| plan.name.to_string()).collect()),
-            Sought::Nothing(reason) | Sought::Failed(reason) => Err(reason),
+            Sought::Nothing(reason) | Sought::Mistaken(reason) | Sought::Failed(reason) => Err(reason),
         }
     }
 }
@@ -103,7 +103,7 @@ async fn the_commit_decides_but_for_forks_where_the_base_does() {
 async fn mistakes_are_told_with_their_place_and_commit() {
     let world = World::new();
     let sha = world.commit(".leasehold.toml", &FILE.replace("NAME", "Wrong"));
-    let Sought::Failed(reason) = world.source.seek(&world.repository, &push(None, &sha)).await else {
+    let Sought::Mistaken(reason) = world.source.seek(&world.repository, &push(None, &sha)).await else {
         panic!("it is wrong")
     };
     assert!(reason.contains(".leasehold.toml:2:8:") && reason.contains(sha.short()), "{reason}");

@@ -43,13 +43,16 @@ async fn list(State(shared): State<Arc<Shared>>, Asked(which): Asked<Which>) -> 
 /// `GET /v1/deliveries/{id}`.
 async fn show(State(shared): State<Arc<Shared>>, Named(id): Named<String>) -> Result<Json<DeliveryShown>, Refusal> {
     let id = DeliveryId(number(&id, "delivery")?);
-    let (delivery, body) = shared.pipeline()?.conductor.delivery(id).await?;
+    let conductor = &shared.pipeline()?.conductor;
+    let (delivery, body) = conductor.delivery(id).await?;
+    let trouble = conductor.delivery_trouble(&delivery).await?;
     // Up to 25 MiB.
     let payload = tokio::task::spawn_blocking(move || {
         serde_json::from_slice(&body).unwrap_or_else(|_| String::from_utf8_lossy(&body).into_owned().into())
     });
     let payload = payload.await.unwrap_or(serde_json::Value::Null);
-    Ok(Json(DeliveryShown { delivery: info(&delivery), payload }))
+    let delivery = DeliveryInfo { status_trouble: trouble.as_deref().map(str::to_owned), ..info(&delivery) };
+    Ok(Json(DeliveryShown { delivery, payload }))
 }
 
 /// `POST /v1/deliveries/{id}/redeliver`.
@@ -83,13 +86,14 @@ fn info(delivery: &Delivery) -> DeliveryInfo {
         repeats: delivery.repeats.map(|id| id.0),
         outcome: outcome.to_owned(),
         reason: reason.map(|reason| reason.to_string()),
+        status_trouble: None,
         started,
         ended,
     }
 }
 
 /// What happened, in words.
-fn words(what: &What) -> String {
+pub(in crate::server) fn words(what: &What) -> String {
     match what {
         What::Push { branch, after: Some(after), .. } => format!("branch {branch} pushed to {}", after.short()),
         What::Push { branch, after: None, .. } => format!("branch {branch} deleted"),

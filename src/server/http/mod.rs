@@ -5,7 +5,7 @@
 
 pub mod asking;
 pub mod builds;
-mod deliveries;
+pub mod deliveries;
 pub mod hooks;
 mod journal;
 mod leases;

@@ -339,7 +339,9 @@ fn actions(build: &Build) -> Markup {
 fn cause(cause: &Cause) -> Markup {
     html! {
         @match cause {
-            Cause::Delivery { delivery } => { "delivery " (delivery.0) " of the forge" }
+            Cause::Delivery { delivery } => {
+                a href={ "/deliveries/" (delivery.0) } { "delivery " (delivery.0) } " of the forge"
+            }
             Cause::Asked => { "somebody asked for it" }
             Cause::Retry { of } => { "once more " a href={ "/builds/" (of.0) } { "build " (of) } }
         }

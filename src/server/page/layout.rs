@@ -11,6 +11,8 @@ use crate::server::http::problem::Refusal;
 
 /// Characters of a text from outside that a page shows in one place.
 const TEXT_CHARS_MAX: usize = 300;
+/// Characters of one that a page is about.
+const WHOLE_CHARS_MAX: usize = 4_000;
 
 /// A whole page. `head` is for what belongs to this one only.
 pub fn page(title: &str, head: &Markup, body: &Markup) -> Html<String> {
@@ -47,10 +49,21 @@ pub fn trail(steps: &[(&str, &str)], here: &str) -> Markup {
 /// A text from outside: bounded, and with what nobody would see made visible.
 #[must_use]
 pub fn shown(text: &str) -> String {
+    shown_to(text, TEXT_CHARS_MAX)
+}
+
+/// A text from outside that a page is about: more of it, and with its lines.
+#[must_use]
+pub fn shown_whole(text: &str) -> String {
+    let lines: Vec<String> = text.lines().map(|line| shown_to(line, WHOLE_CHARS_MAX)).collect();
+    lines.join("\n")
+}
+
+fn shown_to(text: &str, chars_max: usize) -> String {
     let mut out = String::new();
     let mut before = ' ';
     for (at, char) in text.chars().enumerate() {
-        if at == TEXT_CHARS_MAX {
+        if at == chars_max {
             out.push('\u{2026}');
             break;
         }

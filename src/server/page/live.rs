@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::source::{Action, Answer, LogLine, Source};
 use crate::builds::build::{Build, BuildId};
 use crate::builds::change::Note;
+use crate::builds::delivery::{Delivery, DeliveryId};
 use crate::builds::log::{LogId, LogStatus};
 use crate::pipeline::Pipeline;
 use crate::pipeline::logs::{Line, LogError};
@@ -44,6 +45,18 @@ impl Source for Live {
 
     fn notes(&self, id: BuildId) -> Answer<'_, Vec<Note>> {
         Box::pin(async move { Ok(self.0.conductor.notes(id).await?) })
+    }
+
+    fn delivery(&self, id: DeliveryId) -> Answer<'_, (Delivery, Option<Arc<str>>)> {
+        Box::pin(async move {
+            let (delivery, _) = self.0.conductor.delivery(id).await?;
+            let trouble = self.0.conductor.delivery_trouble(&delivery).await?;
+            Ok((delivery, trouble))
+        })
+    }
+
+    fn redeliver(&self, id: DeliveryId) -> Answer<'_, DeliveryId> {
+        Box::pin(async move { Ok(self.0.conductor.redeliver(id).await?) })
     }
 
     fn log(&self, log: LogId) -> Answer<'_, Option<LogStatus>> {

@@ -10,6 +10,7 @@
 
 mod assets;
 mod build;
+mod delivery;
 pub mod find;
 pub mod folds;
 mod humans;
@@ -89,6 +90,8 @@ pub fn routes<S: Clone + Send + Sync + 'static>(pages: Option<Arc<Pages>>) -> Ro
         .route("/builds/{id}/cancel", get(routes::confirm_cancel).post(routes::cancel))
         .route("/builds/{id}/retry", post(routes::retry))
         .route("/builds/{id}/approve", post(routes::approve))
+        .route("/deliveries/{id}", get(routes::delivery))
+        .route("/deliveries/{id}/redeliver", post(routes::redeliver))
         .layer(middleware::from_fn(guarded))
         .with_state(pages)
 }

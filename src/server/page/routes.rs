@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use super::layout::Sorry;
 use super::source::Action;
 use super::window::{LINES_MAX, Look, Window};
-use super::{Pages, build, list, search};
+use super::{Pages, build, delivery, list, search};
 use crate::builds::build::{Build, BuildId, Phase};
+use crate::builds::delivery::DeliveryId;
 use crate::builds::log::LogId;
 use crate::clock::wall_now_ms;
 use crate::pipeline::search::{HITS_DEFAULT, Query, Question};
@@ -96,6 +97,16 @@ pub async fn list(At(pages): At, Asked(asked): Asked<ListAsked>) -> Result<Html<
     let more = builds.len() > BUILDS_PER_PAGE;
     builds.truncate(BUILDS_PER_PAGE);
     Ok(list::page(&asked, &pages.source.repositories(), &builds, more, wall_now_ms()))
+}
+
+/// Refuses what no page's form has sent. Every browser names the origin of a form that is posted, and admission
+/// has compared it with the broker's own.
+fn from_a_page(headers: &HeaderMap) -> Result<(), Refusal> {
+    if headers.contains_key(ORIGIN) {
+        return Ok(());
+    }
+    let message = "this route is for the forms of the pages, which say their `Origin`: programs use /v1";
+    Err(Refusal(RpcError::new(code::NOT_ADMITTED, message)))
 }
 
 /// What to look for in all logs.
@@ -287,8 +298,20 @@ pub async fn approve(at: At, id: Named<String>, asker: Asker, headers: HeaderMap
     act(at, id, asker, &headers, Action::Approve).await
 }
 
-/// Does what a form on a page asks for, and goes back to the page. Every browser names the origin of a form
-/// that is posted, and admission has compared it with the broker's own; without one it is no page's form.
+/// `GET /deliveries/{id}`: what a forge delivered, and what came of it.
+pub async fn delivery(At(pages): At, Named(id): Named<String>) -> Result<Html<String>, Sorry> {
+    let (delivery, trouble) = pages.source.delivery(DeliveryId(number(&id, "delivery")?)).await?;
+    Ok(delivery::page(&delivery, trouble.as_deref(), wall_now_ms()))
+}
+
+/// `POST /deliveries/{id}/redeliver`.
+pub async fn redeliver(At(pages): At, Named(id): Named<String>, headers: HeaderMap) -> Result<Redirect, Sorry> {
+    from_a_page(&headers)?;
+    let again = pages.source.redeliver(DeliveryId(number(&id, "delivery")?)).await?;
+    Ok(Redirect::to(&format!("/deliveries/{}", again.0)))
+}
+
+/// Does what a form on a page asks for, and goes back to the page.
 async fn act(
     At(pages): At,
     Named(id): Named<String>,
@@ -296,10 +319,7 @@ async fn act(
     headers: &HeaderMap,
     action: Action,
 ) -> Result<Redirect, Sorry> {
-    if !headers.contains_key(ORIGIN) {
-        let message = "this route is for the forms of the pages, which say their `Origin`: programs use /v1/builds";
-        return Err(RpcError::new(code::NOT_ADMITTED, message).into());
-    }
+    from_a_page(headers)?;
     let id = BuildId(number(&id, "build")?);
     let shown = pages.source.act(id, action, &asker.by()).await?;
     Ok(Redirect::to(&format!("/builds/{}", shown.0)))

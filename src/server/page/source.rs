@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use crate::builds::build::{Build, BuildId};
 use crate::builds::change::Note;
+use crate::builds::delivery::{Delivery, DeliveryId};
 use crate::builds::log::{LogId, LogStatus};
 use crate::pipeline::search::{Found, Question};
 use crate::server::http::problem::Refusal;
@@ -55,6 +56,12 @@ pub trait Source: Send + Sync + 'static {
 
     /// What happened to a build, oldest first.
     fn notes(&self, id: BuildId) -> Answer<'_, Vec<Note>>;
+
+    /// One delivery, and what is in the way of telling its forge of a mistake that it came upon.
+    fn delivery(&self, id: DeliveryId) -> Answer<'_, (Delivery, Option<Arc<str>>)>;
+
+    /// Has a delivery worked on again; answers the one that this is.
+    fn redeliver(&self, id: DeliveryId) -> Answer<'_, DeliveryId>;
 
     /// How far a log is; `None` where there is none (any more).
     fn log(&self, log: LogId) -> Answer<'_, Option<LogStatus>>;

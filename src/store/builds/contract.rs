@@ -9,7 +9,7 @@ use crate::builds::change::{Change, Note};
 use crate::builds::delivery::{Delivery, DeliveryId, Outcome};
 use crate::builds::happening::{Forge, Happening, Sha, What};
 use crate::builds::plan::{Concurrency, Container, Plan, Step};
-use crate::builds::status::{Status, StatusKey, StatusState};
+use crate::builds::status::{Status, StatusKey, StatusState, Whose};
 use crate::store::StoreError;
 
 /// Opens one store, again and again.
@@ -125,7 +125,7 @@ fn accepted(delivery: &Delivery, body: &[u8]) -> Change {
 fn status(context: &str, build: u64, told: bool) -> Status {
     Status {
         key: StatusKey { repository: "acme/app".into(), sha: sha('a'), context: context.into() },
-        build: BuildId(build),
+        whose: Whose::Build(BuildId(build)),
         version: 4,
         state: StatusState::Running,
         description: "runs".into(),
@@ -134,6 +134,11 @@ fn status(context: &str, build: u64, told: bool) -> Status {
         due_ms: 77,
         trouble: Some("502".into()),
     }
+}
+
+/// One that is told, of a delivery.
+fn of_delivery(context: &str, delivery: u64) -> Status {
+    Status { whose: Whose::Delivery(DeliveryId(delivery)), ..status(context, 0, true) }
 }
 
 async fn numbers(store: &Arc<dyn BuildStore>, filter: BuildFilter) -> Vec<u64> {
@@ -160,6 +165,7 @@ pub async fn records_come_back_as_they_were<F: Factory>(factory: &F) {
         Change::Note(note(8, "queued")),
         Change::Status(Arc::new(status("leasehold/ci", 8, false))),
         Change::Status(Arc::new(status("leasehold/docs", 9, true))),
+        Change::Status(Arc::new(of_delivery("leasehold", 4))),
     ];
     store.commit(&changes).await.unwrap();
     drop(store);
@@ -168,6 +174,7 @@ pub async fn records_come_back_as_they_were<F: Factory>(factory: &F) {
     assert_eq!(loaded.waiting, std::slice::from_ref(&fresh));
     assert_eq!(loaded.recent, [fresh.clone(), worked.clone()]);
     assert_eq!(loaded.untold, [status("leasehold/ci", 8, false)]);
+    assert_eq!(loaded.of_deliveries, [of_delivery("leasehold", 4)]);
     assert_eq!((loaded.last_build, loaded.last_delivery), (BuildId(9), DeliveryId(4)));
     assert_eq!(store.build(BuildId(9)).await.unwrap(), Some(over.clone()));
     assert_eq!(store.build(BuildId(10)).await.unwrap(), None);
@@ -281,6 +288,8 @@ pub async fn what_is_forgotten_is_gone_but_for_its_number<F: Factory>(factory: &
         Change::Note(note(2, "made")),
         Change::Status(Arc::new(status("leasehold/ci", 1, true))),
         Change::Status(Arc::new(status("leasehold/docs", 2, true))),
+        Change::Status(Arc::new(of_delivery("old", 1))),
+        Change::Status(Arc::new(of_delivery("young", 3))),
     ];
     store.commit(&changes).await.unwrap();
     store.forget(&[BuildId(2)], 30).await.unwrap();
@@ -292,6 +301,8 @@ pub async fn what_is_forgotten_is_gone_but_for_its_number<F: Factory>(factory: &
     assert!(store.delivery(DeliveryId(1)).await.unwrap().is_none(), "it was worked on, and is old");
     assert!(store.delivery(DeliveryId(2)).await.unwrap().is_some(), "it waits");
     assert!(store.delivery(DeliveryId(3)).await.unwrap().is_some(), "it is young");
+    assert_eq!(store.status(&of_delivery("old", 1).key).await.unwrap(), None);
+    assert_eq!(store.status(&of_delivery("young", 3).key).await.unwrap(), Some(of_delivery("young", 3)));
     store.forget(&[BuildId(1)], i64::MAX).await.unwrap();
     drop(store);
     let (_, loaded) = opened(factory).await;
@@ -330,6 +341,32 @@ pub async fn the_newest_deliveries_are_read_for_knowing_repeats<F: Factory>(fact
     assert_eq!(ends, (100_000, Some(301), Some(ALL)));
     let recent = store.take_over((ALL - 1).cast_signed() * 10).await.unwrap().recent;
     assert_eq!(recent, [delivery(ALL - 1, ignored()), delivery(ALL, ignored())]);
+}
+
+/// A status as it was written before one could be a delivery's, for a table of that time.
+pub const OLD_STATUS: &str = r#"INSERT INTO status (repository, sha, context, build, version, told, due_ms, record)
+    VALUES ('acme/app', 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa', 'leasehold/ci', 8, 4, 0, 77, '{
+        "key": {
+            "repository": "acme/app", "sha": "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "context": "leasehold/ci"
+        },
+        "build": 8, "version": 4, "state": "running", "description": "runs", "told": false, "tries": 1, "due_ms": 77,
+        "trouble": "502"
+    }')"#;
+
+/// It is read as what it was, replaced, and forgotten with its build, beside those of deliveries.
+pub async fn an_old_status_is_as_good_as_a_new_one<F: Factory>(factory: &F) {
+    let (store, loaded) = opened(factory).await;
+    assert_eq!(loaded.untold, [status("leasehold/ci", 8, false)]);
+    let changes =
+        [Change::Status(Arc::new(status("leasehold/ci", 9, true))), Change::Status(Arc::new(of_delivery("own", 2)))];
+    store.commit(&changes).await.unwrap();
+    assert_eq!(
+        store.status(&status("leasehold/ci", 9, true).key).await.unwrap(),
+        Some(status("leasehold/ci", 9, true))
+    );
+    store.forget(&[BuildId(9)], 0).await.unwrap();
+    assert_eq!(store.status(&status("leasehold/ci", 9, true).key).await.unwrap(), None);
+    assert_eq!(store.take_over(0).await.unwrap().of_deliveries, [of_delivery("own", 2)]);
 }
 
 /// Runs every promise on the store that a factory opens, where there is one.

@@ -90,6 +90,8 @@ pub struct Loaded {
     pub recent: Vec<Delivery>,
     /// Statuses that the forge has not taken.
     pub untold: Vec<Status>,
+    /// Statuses of deliveries, told or not; of the newest 10,000 deliveries that have one.
+    pub of_deliveries: Vec<Status>,
     /// The highest numbers given; 0 where there is none.
     pub last_build: BuildId,
     /// Likewise.

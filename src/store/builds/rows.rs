@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::builds::build::{Build, BuildId};
 use crate::builds::change::{Change, Note};
 use crate::builds::delivery::{Delivery, DeliveryId, Outcome};
-use crate::builds::status::{Status, StatusKey};
+use crate::builds::status::{Status, StatusKey, Whose};
 use crate::store::StoreError;
 
 /// Bodies above this many bytes are compressed off the broker's thread.
@@ -73,6 +73,14 @@ pub(super) fn ended_ms(build: &Build) -> Option<i64> {
     // A phase is final with its moment; where that is missing, the newest that is known counts.
     let times = build.times;
     build.phase.is_final().then(|| times.ended_ms.unwrap_or(times.created_ms))
+}
+
+/// Whose a status is, as columns: a build's number, or a delivery's.
+pub(super) const fn whose(status: &Status) -> (Option<u64>, Option<u64>) {
+    match status.whose {
+        Whose::Build(id) => (Some(id.0), None),
+        Whose::Delivery(id) => (None, Some(id.0)),
+    }
 }
 
 async fn compressed(body: &Arc<[u8]>) -> Result<Vec<u8>, StoreError> {

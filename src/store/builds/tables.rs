@@ -21,6 +21,8 @@ type Result<T> = std::result::Result<T, StoreError>;
 
 /// Deliveries that a broker knows repeats by, at most.
 const RECENT_MAX: i64 = 100_000;
+/// Statuses of deliveries that are read: as many mistakes as a book keeps.
+const OF_DELIVERIES_MAX: i64 = 10_000;
 /// Builds, notes or deliveries that one answer has at most, whatever is asked for.
 const ANSWER_MAX: usize = 10_000;
 /// Builds that are named for forgetting at once.
@@ -101,11 +103,14 @@ impl<T: Tables> BuildStore for T {
                 .number(recent_since_ms)
                 .number(RECENT_MAX),
                 Ask::new("SELECT record FROM status WHERE told = 0 ORDER BY due_ms, repository, sha, context"),
+                Ask::new("SELECT record FROM status WHERE delivery IS NOT NULL ORDER BY delivery DESC LIMIT $1")
+                    .number(OF_DELIVERIES_MAX),
                 Ask::new("SELECT CAST(build AS TEXT) FROM builds_last"),
                 Ask::new("SELECT CAST(delivery AS TEXT) FROM builds_last"),
             ];
             let found = self.take(asks).await?;
-            let Ok([open, waiting, recent, untold, last_build, last_delivery]) = <[Vec<String>; 6]>::try_from(found)
+            let Ok([open, waiting, recent, untold, of_deliveries, last_build, last_delivery]) =
+                <[Vec<String>; 7]>::try_from(found)
             else {
                 return Err(StoreError::Inconsistent { what: "a question was not answered".to_owned() });
             };
@@ -115,6 +120,7 @@ impl<T: Tables> BuildStore for T {
                 waiting: parsed(waiting, "delivery").await?,
                 recent: parsed(recent, "delivery").await?,
                 untold: parsed(untold, "status").await?,
+                of_deliveries: parsed(of_deliveries, "status").await?,
                 last_build: BuildId(number(last_build)),
                 last_delivery: DeliveryId(number(last_delivery)),
             })

@@ -28,6 +28,7 @@ pub const VERSIONS: Versions = Versions(&[
     include_str!("../../../schema/postgres/0003_builds.sql"),
     include_str!("../../../schema/postgres/0004_logs.sql"),
     include_str!("../../../schema/postgres/0005_search.sql"),
+    include_str!("../../../schema/postgres/0006_statuses_of_deliveries.sql"),
 ]);
 
 /// How often the tables of an empty database are tried to be made: two brokers may start at once.

@@ -39,6 +39,7 @@ pub const BUILDS: Family = Family {
         include_str!("../../../schema/sqlite_builds/0001_first.sql"),
         include_str!("../../../schema/sqlite_builds/0002_logs.sql"),
         include_str!("../../../schema/sqlite_builds/0003_search.sql"),
+        include_str!("../../../schema/sqlite_builds/0004_statuses_of_deliveries.sql"),
     ],
 };
 

@@ -46,7 +46,12 @@ impl Stored {
         Contents {
             waiting,
             recent: self.deliveries.values().cloned().collect(),
-            statuses: self.statuses.values().filter(|it| !it.told || keys.contains(&it.key)).cloned().collect(),
+            statuses: self
+                .statuses
+                .values()
+                .filter(|it| !it.told || it.tells_of_mistake() || keys.contains(&it.key))
+                .cloned()
+                .collect(),
             last_build: self.builds.keys().next_back().copied().unwrap_or_default(),
             last_delivery: self.deliveries.keys().next_back().copied().unwrap_or_default(),
             open,

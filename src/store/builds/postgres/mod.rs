@@ -22,7 +22,7 @@ use sqlx::postgres::{PgArguments, PgPoolOptions, PgRow};
 use sqlx::query::Query;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, PgConnection, PgPool, Postgres, Row as _};
 
-use super::rows::{Rows, ended_ms, waits};
+use super::rows::{Rows, ended_ms, waits, whose};
 use super::tables::{Ask, DELIVERIES_FORGOTTEN, DELIVERIES_FORGOTTEN_MAX, Tables, Value, signed};
 use crate::builds::build::BuildId;
 use crate::builds::delivery::DeliveryId;
@@ -208,11 +208,11 @@ const DELIVERY: &str = "INSERT INTO delivery (delivery, forge, forge_id, receive
     SELECT * FROM unnest($1::bigint[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::text[])
     ON CONFLICT (delivery) DO UPDATE SET waiting = excluded.waiting, record = excluded.record";
 const BODY: &str = "INSERT INTO delivery_body (delivery, body) SELECT * FROM unnest($1::bigint[], $2::bytea[])";
-const STATUS: &str = "INSERT INTO status (repository, sha, context, build, version, told, due_ms, record)
+const STATUS: &str = "INSERT INTO status (repository, sha, context, build, delivery, version, told, due_ms, record)
     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[], $7::bigint[],
-        $8::text[])
-    ON CONFLICT (repository, sha, context) DO UPDATE SET build = excluded.build, version = excluded.version,
-        told = excluded.told, due_ms = excluded.due_ms, record = excluded.record
+        $8::bigint[], $9::text[])
+    ON CONFLICT (repository, sha, context) DO UPDATE SET build = excluded.build, delivery = excluded.delivery,
+        version = excluded.version, told = excluded.told, due_ms = excluded.due_ms, record = excluded.record
     WHERE excluded.version >= status.version";
 const LAST: &str = "UPDATE builds_last SET build = greatest(build, $1), delivery = greatest(delivery, $2)";
 
@@ -274,7 +274,8 @@ impl Tables for PostgresBuilds {
             let delete = format!("DELETE FROM {table} WHERE build = ANY ($1)");
             writing.execute(sqlx::query(AssertSqlSafe(delete)).bind(&numbers)).await?;
         }
-        for table in ["delivery_body", "delivery"] {
+        // The last is the one that says which they are.
+        for table in ["status", "delivery_body", "delivery"] {
             let delete = format!("DELETE FROM {table} WHERE delivery IN ({DELIVERIES_FORGOTTEN})");
             let delete = sqlx::query(AssertSqlSafe(delete)).bind(deliveries_before_ms).bind(DELIVERIES_FORGOTTEN_MAX);
             writing.execute(delete).await?;
@@ -336,7 +337,8 @@ impl<'a> Columns<'a> {
                 .bind(of().map(|status| &*status.key.repository).collect::<Vec<_>>())
                 .bind(of().map(|status| status.key.sha.as_str()).collect::<Vec<_>>())
                 .bind(of().map(|status| &*status.key.context).collect::<Vec<_>>())
-                .bind(of().map(|status| signed(status.build.0)).collect::<Vec<_>>())
+                .bind(of().map(|status| whose(status).0.map(signed)).collect::<Vec<_>>())
+                .bind(of().map(|status| whose(status).1.map(signed)).collect::<Vec<_>>())
                 .bind(of().map(|status| signed(status.version)).collect::<Vec<_>>())
                 .bind(of().map(|status| i64::from(status.told)).collect::<Vec<_>>())
                 .bind(of().map(|status| status.due_ms).collect::<Vec<_>>());

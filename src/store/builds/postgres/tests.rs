@@ -8,7 +8,9 @@ use super::*;
 use crate::builds::build::Phase;
 use crate::core::tables::{Batch, TableChanges};
 use crate::core::types::LabTime;
-use crate::store::builds::contract::{Factory, build, changed, contract};
+use crate::store::builds::contract::{
+    Factory, OLD_STATUS, an_old_status_is_as_good_as_a_new_one, build, changed, contract,
+};
 use crate::store::builds::{BuildStore as _, BuildsAt, Opened};
 use crate::store::postgres::{Postgres as Leases, Shared, Taken};
 use crate::store::{Store as _, StoreError};
@@ -132,4 +134,24 @@ async fn what_was_written_before_the_same_process_took_over_anew_comes_not_after
     assert!(matches!(late, Err(StoreError::Failed { .. })), "it is not deposed, and writes nothing");
     store.taken.store(now, Ordering::Relaxed);
     assert!(store.take_over(0).await.unwrap().open.is_empty());
+}
+
+#[tokio::test]
+async fn statuses_of_a_database_from_before_those_of_deliveries_are_kept() {
+    let Some(database) = Database::new() else { return };
+    for statements in [
+        "CREATE TABLE leasehold_version (version BIGINT PRIMARY KEY, applied TIMESTAMP WITH TIME ZONE)",
+        include_str!("../../../../schema/postgres/0001_first.sql"),
+        include_str!("../../../../schema/postgres/0002_providers.sql"),
+        include_str!("../../../../schema/postgres/0003_builds.sql"),
+        include_str!("../../../../schema/postgres/0004_logs.sql"),
+        include_str!("../../../../schema/postgres/0005_search.sql"),
+        "INSERT INTO leasehold_version SELECT generate_series(1, 5)",
+        OLD_STATUS,
+    ] {
+        database.sql(&format!("SET ROLE leasehold; {statements}"));
+    }
+    an_old_status_is_as_good_as_a_new_one(&database).await;
+    let shown = database.sql("SELECT build IS NULL, delivery, state FROM statuses");
+    assert_eq!(shown, "t|2|running");
 }

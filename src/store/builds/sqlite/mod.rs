@@ -24,7 +24,7 @@ use sqlx::{AssertSqlSafe, Connection as _, Row as _, Sqlite, SqliteConnection, S
 use tokio::sync::{Mutex, MutexGuard, RwLock};
 use tokio::time::timeout;
 
-use super::rows::{Rows, ended_ms, waits};
+use super::rows::{Rows, ended_ms, waits, whose};
 use super::tables::{Ask, DELIVERIES_FORGOTTEN, DELIVERIES_FORGOTTEN_MAX, Tables, Value, signed};
 use crate::builds::build::BuildId;
 use crate::builds::delivery::DeliveryId;
@@ -188,11 +188,12 @@ const DELIVERY: &str = "INSERT INTO delivery (delivery, forge, forge_id, receive
     SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5
     FROM jsonb_each($1) WHERE true
     ON CONFLICT DO UPDATE SET waiting = excluded.waiting, record = excluded.record";
-const STATUS: &str = "INSERT INTO status (repository, sha, context, build, version, told, due_ms, record)
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7
+const STATUS: &str = "INSERT INTO status (repository, sha, context, build, delivery, version, told, due_ms, record)
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
+        value ->> 8
     FROM jsonb_each($1) WHERE true
-    ON CONFLICT DO UPDATE SET build = excluded.build, version = excluded.version, told = excluded.told,
-        due_ms = excluded.due_ms, record = excluded.record
+    ON CONFLICT DO UPDATE SET build = excluded.build, delivery = excluded.delivery, version = excluded.version,
+        told = excluded.told, due_ms = excluded.due_ms, record = excluded.record
     WHERE excluded.version >= status.version";
 const LAST: &str = "UPDATE builds_last SET build = max(build, $1), delivery = max(delivery, $2)";
 
@@ -249,7 +250,8 @@ impl Tables for SqliteBuilds {
             let delete = format!("DELETE FROM {table} WHERE build IN (SELECT value FROM jsonb_each($1))");
             writing.execute(sqlx::query(AssertSqlSafe(delete)).bind(numbers)).await?;
         }
-        for table in ["delivery_body", "delivery"] {
+        // The last is the one that says which they are.
+        for table in ["status", "delivery_body", "delivery"] {
             let delete = format!("DELETE FROM {table} WHERE delivery IN ({DELIVERIES_FORGOTTEN})");
             let delete = sqlx::query(AssertSqlSafe(delete)).bind(deliveries_before_ms).bind(DELIVERIES_FORGOTTEN_MAX);
             writing.execute(delete).await?;
@@ -302,7 +304,9 @@ impl PackedRows {
                 row.text(&key.repository);
                 row.text(key.sha.as_str());
                 row.text(&key.context);
-                row.number(status.build.0);
+                let (build, delivery) = whose(status);
+                row.optional(build);
+                row.optional(delivery);
                 row.number(status.version);
                 row.number(u64::from(status.told));
                 row.signed(status.due_ms);

@@ -9,7 +9,9 @@ use tempfile::TempDir;
 use super::*;
 use crate::builds::build::Phase;
 use crate::store::Store as _;
-use crate::store::builds::contract::{Factory, build, changed, contract};
+use crate::store::builds::contract::{
+    Factory, OLD_STATUS, an_old_status_is_as_good_as_a_new_one, build, changed, contract,
+};
 use crate::store::builds::{BuildStore as _, BuildsAt, Opened};
 use crate::store::sqlite::Sqlite;
 
@@ -79,4 +81,26 @@ async fn what_was_taken_back_is_not_there_and_nothing_was_opened_anew() {
     writing.undo().await.unwrap();
     assert!(store.writer.lock().await.is_some());
     assert_eq!(store.take_over(0).await.unwrap().last_build, BuildId(0));
+}
+
+#[tokio::test]
+async fn statuses_of_a_file_from_before_those_of_deliveries_are_kept() {
+    let folder = Folder::new();
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(folder.path()).create_if_missing(true);
+    let mut file = SqliteConnection::connect_with(&options).await.unwrap();
+    for statements in [
+        include_str!("../../../../schema/sqlite_builds/0001_first.sql"),
+        include_str!("../../../../schema/sqlite_builds/0002_logs.sql"),
+        include_str!("../../../../schema/sqlite_builds/0003_search.sql"),
+        "PRAGMA application_id = 0x6C686264; PRAGMA user_version = 3",
+        OLD_STATUS,
+    ] {
+        sqlx::raw_sql(statements).execute(&mut file).await.unwrap();
+    }
+    file.close().await.unwrap();
+    an_old_status_is_as_good_as_a_new_one(&folder).await;
+    let mut file = SqliteConnection::connect_with(&options).await.unwrap();
+    let shown: (Option<i64>, Option<i64>, String) =
+        sqlx::query_as("SELECT build, delivery, state FROM statuses").fetch_one(&mut file).await.unwrap();
+    assert_eq!(shown, (None, Some(2), "running".to_owned()));
 }
