@@ -30,6 +30,16 @@ pub fn event(what: &What) -> Option<On> {
     }
 }
 
+/// Whether something that happened asks for builds; the rest only ends what there is.
+#[must_use]
+pub fn starts(what: &What) -> bool {
+    match what {
+        What::Push { after, .. } => after.is_some(),
+        What::Tag { sha, .. } => sha.is_some(),
+        What::Pull { action, .. } => action.starts(),
+    }
+}
+
 /// Whether which pipelines are wanted depends on the paths that changed.
 #[must_use]
 pub fn needs_paths(pipelines: &[Pipeline], what: &What) -> bool {

@@ -147,6 +147,32 @@ fn what_is_not_acted_on_says_why() {
 }
 
 #[test]
+fn what_was_ignored_is_worked_on_when_it_is_redelivered_to_a_broker_that_knows_it_by_then() {
+    let repo = Repo::new();
+    let other = config(&repo, &pipeline("unit", "")).replace(APP, "acme/other");
+    let secret = ("LEASEHOLD_GITHUB_WEBHOOK_SECRET", SECRET);
+    let mut broker = Broker::with(PHONE).config(&other).env(secret.0, secret.1).start();
+    let delivery = push(&repo);
+    let answer = delivery.send(broker.port()).ok();
+    assert_eq!(answer["outcome"], "ignored", "{answer}");
+    worked_on(&broker, &answer["delivery"]);
+    // The repository is configured, and its pipeline is for another branch; then for this one.
+    let elsewhere = pipeline("unit", "branches = [\"release\"]");
+    for (pipelines, outcome) in [(elsewhere, "ignored"), (pipeline("unit", ""), "done")] {
+        broker.term();
+        std::fs::write(broker.dir().join("leasehold.toml"), config(&repo, &pipelines)).expect("written");
+        broker.start();
+        let answer = delivery.send(broker.port());
+        assert_eq!(answer.status, 202, "{answer:?}");
+        let shown = worked_on(&broker, &answer.json()["delivery"]);
+        assert_eq!(shown["outcome"], outcome, "{shown}");
+    }
+    let again = delivery.send(broker.port());
+    assert_eq!((again.status, &again.json()["delivery"]), (200, &3.into()), "{again:?}");
+    assert_eq!(broker.http("GET", "/v1/builds", None).ok()["items"].as_array().map(Vec::len), Some(1));
+}
+
+#[test]
 fn an_accepted_delivery_survives_the_death_of_the_broker() {
     let repo = Repo::new();
     let mut broker = door(&repo).start();

@@ -96,10 +96,7 @@ impl Book {
     pub fn new(contents: Contents) -> Self {
         let Contents { open, waiting, recent, statuses, last_build, last_delivery } = contents;
         let mut book = Self { last_build, last_delivery, ..Self::default() };
-        // What came to nothing is not known: its repeat is worked on.
-        for delivery in recent.iter().filter(|delivery| !matches!(delivery.outcome, Outcome::Failed { .. })) {
-            book.recent.note(delivery);
-        }
+        recent.iter().for_each(|delivery| book.recent.note(delivery));
         for build in open {
             book.apply(&Change::Build(Arc::new(build)));
         }
@@ -192,9 +189,7 @@ impl Book {
                 self.delivery(delivery);
             }
             Change::Delivery(delivery) => {
-                if matches!(delivery.outcome, Outcome::Failed { .. }) {
-                    self.recent.forget(delivery);
-                }
+                self.recent.settle(delivery);
                 self.delivery(delivery);
             }
             Change::Build(build) => self.put(build),

@@ -1,15 +1,20 @@
 //! Deliveries of late: by them a repeat is known.
 //!
 //! A forge repeats a delivery under its old name: when it saw no answer, and when somebody presses
-//! "redeliver". Two hooks of one repository send the same under two names. Both are known for a week. One
-//! that failed is forgotten, so that its repeat is worked on.
+//! "redeliver". Two hooks of one repository send the same under two names. Both are known for a week.
+//!
+//! One that was worked on in vain is no reason not to work on its repeat: it failed, or asked for a build and
+//! was ignored, as the broker was configured then. All that is still known of it is which commit its pull
+//! request has. What ended nothing because there was nothing stays a repeat: later there may be something, and
+//! it is not meant.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::builds::build::Line;
-use crate::builds::delivery::{Delivery, DeliveryId, Incoming};
+use crate::builds::delivery::{Delivery, DeliveryId, Incoming, Outcome};
 use crate::builds::happening::{Forge, Happening, Pull, Sha, What};
+use crate::builds::matching::starts;
 
 /// How long a delivery is known, milliseconds.
 pub const RECENT_KEPT_MS: i64 = 7 * 86_400_000;
@@ -32,8 +37,16 @@ struct Entry {
 pub(super) struct Recent {
     order: VecDeque<Entry>,
     by_name: BTreeMap<(Forge, Arc<str>), DeliveryId>,
-    /// The last thing that happened on each line.
-    last: BTreeMap<Place, (DeliveryId, What)>,
+    last: BTreeMap<Place, Last>,
+}
+
+/// The last thing that happened on a line.
+#[derive(Clone, Debug)]
+struct Last {
+    id: DeliveryId,
+    what: What,
+    /// It was worked on, and nothing came of it: said again it is no repeat.
+    in_vain: bool,
 }
 
 impl Recent {
@@ -47,15 +60,15 @@ impl Recent {
             return Some(*id);
         }
         let happening = incoming.said.as_ref().ok()?;
-        let (id, what) = self.last.get(&place(incoming.forge, happening))?;
-        same(what, &happening.what).then_some(*id)
+        let last = self.last.get(&place(incoming.forge, happening))?;
+        (!last.in_vain && same(&last.what, &happening.what)).then_some(last.id)
     }
 
     /// The newest commit of a pull request that was heard of.
     pub(super) fn head(&self, repository: &str, number: u64) -> Option<&Sha> {
         let of = |forge| self.last.get(&(forge, name(repository), Line::Pull(number)));
-        let (_, what) = [Forge::Github, Forge::Gitlab, Forge::Gitea].into_iter().find_map(of)?;
-        match what {
+        let last = [Forge::Github, Forge::Gitlab, Forge::Gitea].into_iter().find_map(of)?;
+        match &last.what {
             What::Pull { pull, .. } => Some(&pull.head),
             _ => None,
         }
@@ -66,32 +79,48 @@ impl Recent {
         let said = delivery.said.as_ref().ok();
         let place = said.map(|happening| place(delivery.forge, happening));
         if let Some((place, happening)) = place.clone().zip(said) {
-            self.last.insert(place, (delivery.id, happening.what.clone()));
+            self.last.insert(place, Last { id: delivery.id, what: happening.what.clone(), in_vain: false });
         }
         self.by_name.insert(name.clone(), delivery.id);
         self.order.push_back(Entry { received_ms: delivery.received_ms, id: delivery.id, name, place });
+        self.settle(delivery);
         let since_ms = delivery.received_ms.saturating_sub(RECENT_KEPT_MS);
         while let Some(oldest) = self.order.front()
             && (oldest.received_ms < since_ms || self.order.len() > RECENT_MAX)
             && let Some(entry) = self.order.pop_front()
         {
-            self.drop_names(entry.id, &entry.name, entry.place.as_ref());
+            self.drop_name(entry.id, &entry.name);
+            if let Some(place) = entry.place.filter(|place| self.last.get(place).is_some_and(|it| it.id == entry.id)) {
+                self.last.remove(&place);
+            }
         }
     }
 
-    /// Forgets one that came to nothing.
-    pub(super) fn forget(&mut self, delivery: &Delivery) {
-        let place = delivery.said.as_ref().ok().map(|happening| place(delivery.forge, happening));
-        self.drop_names(delivery.id, &(delivery.forge, delivery.forge_id.clone()), place.as_ref());
+    /// What came of one is known (by now).
+    pub(super) fn settle(&mut self, delivery: &Delivery) {
+        let Ok(happening) = &delivery.said else { return };
+        if !in_vain(&delivery.outcome, &happening.what) {
+            return;
+        }
+        self.drop_name(delivery.id, &(delivery.forge, delivery.forge_id.clone()));
+        if let Some(last) = self.last.get_mut(&place(delivery.forge, happening)).filter(|last| last.id == delivery.id) {
+            last.in_vain = true;
+        }
     }
 
-    fn drop_names(&mut self, id: DeliveryId, name: &(Forge, Arc<str>), place: Option<&Place>) {
+    fn drop_name(&mut self, id: DeliveryId, name: &(Forge, Arc<str>)) {
         if self.by_name.get(name) == Some(&id) {
             self.by_name.remove(name);
         }
-        if let Some(place) = place.filter(|place| self.last.get(place).is_some_and(|(last, _)| *last == id)) {
-            self.last.remove(place);
-        }
+    }
+}
+
+/// Whether what was asked for may yet be done, when it is asked for again.
+fn in_vain(outcome: &Outcome, what: &What) -> bool {
+    match outcome {
+        Outcome::Failed { .. } => true,
+        Outcome::Ignored { .. } => starts(what),
+        Outcome::Accepted | Outcome::Done { .. } => false,
     }
 }
 

@@ -9,7 +9,7 @@ use crate::builds::build::{Build, BuildId, Cause, Ending, Line, Phase, Subject, 
 use crate::builds::change::Change;
 use crate::builds::delivery::{Delivery, DeliveryId, Incoming, Outcome, Received};
 use crate::builds::happening::{Forge, Happening, PullAction, What};
-use crate::builds::matching::event;
+use crate::builds::matching::{event, starts};
 use crate::builds::plan::{Concurrency, Plan};
 use crate::builds::status::{Status, StatusKey};
 
@@ -309,14 +309,6 @@ impl Draft<'_> {
     fn of_line(&self, repository: &Arc<str>, line: &Line, which: impl Fn(&Build) -> bool) -> Vec<BuildId> {
         let of_line = |build: &&Arc<Build>| build.repository == *repository && build.subject.line == *line;
         self.book.open.values().filter(of_line).filter(|build| which(build)).map(|build| build.id).collect()
-    }
-}
-
-/// Whether something that happened asks for builds.
-fn starts(what: &What) -> bool {
-    match what {
-        What::Push { .. } | What::Tag { .. } => true,
-        What::Pull { action, .. } => action.starts(),
     }
 }
 

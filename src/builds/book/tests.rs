@@ -79,6 +79,46 @@ fn the_repeat_of_one_that_failed_is_worked_on() {
 }
 
 #[test]
+fn the_repeat_of_one_that_was_ignored_is_worked_on_and_its_commit_stays_known() {
+    let mut world = World::default();
+    let old = world.delivered(pull(7, 1, PullAction::Opened, true), vec![plan("unit", Concurrency::Parallel)])[0];
+    let newer = incoming("newer", pull(7, 2, PullAction::Pushed, true));
+    world.receive(newer.clone());
+    assert_eq!(world.receive(newer.clone()), Received::Duplicate(world::delivery(2)), "it waits for its turn");
+    world.work(world::delivery(2), Found::Unknown("no [[repository]] is acme/app".into()));
+    let approve = Command::Approve { build: old, sha: Some(sha(1)), by: "ann".into() };
+    for from_the_store in [false, true] {
+        if from_the_store {
+            world.book = Book::new(world.stored.contents());
+        }
+        assert_eq!(world.decide(&approve).expect_err("another commit is there").code, "not_newest");
+        assert_eq!(world.book.clone().decide(0, &Command::Receive(newer.clone())).expect("taken").0.len(), 1);
+    }
+    // Under its old name, and as another forge names a redelivery: anew.
+    let mut renamed = newer.clone();
+    renamed.forge_id = "another".into();
+    assert_eq!(world.receive(renamed), Received::Accepted(world::delivery(3)));
+    world.work(world::delivery(3), Found::Nothing("not this branch".into()));
+    assert_eq!(world.receive(newer.clone()), Received::Accepted(world::delivery(4)));
+    world.work(world::delivery(4), Found::Wanted(vec![plan("unit", Concurrency::Parallel)]));
+    assert_eq!(world.phase(BuildId(2)), Phase::Blocked);
+    assert_eq!(world.receive(newer), Received::Duplicate(world::delivery(4)), "that one was done");
+}
+
+#[test]
+fn what_ended_nothing_ends_nothing_later_when_it_is_repeated() {
+    let mut world = World::default();
+    let closed = incoming("closed", pull(7, 1, PullAction::Closed, false));
+    world.receive(closed.clone());
+    world.work(world::delivery(1), Found::Wanted(vec![]));
+    assert!(matches!(world.stored.deliveries[&world::delivery(1)].outcome, Outcome::Ignored { .. }));
+    let unit = vec![plan("unit", Concurrency::Supersede)];
+    let id = world.delivered(pull(7, 1, PullAction::Reopened, false), unit)[0];
+    assert_eq!(world.receive(closed), Received::Duplicate(world::delivery(1)));
+    assert_eq!(world.phase(id), Phase::Queued);
+}
+
+#[test]
 fn a_draft_whose_pipelines_cannot_be_read_ends_nothing() {
     let mut world = World::default();
     let id = world.delivered(pull(7, 1, PullAction::Opened, false), vec![plan("unit", Concurrency::Supersede)])[0];

@@ -12,8 +12,9 @@ use super::world::{Held, World, incoming, log_end, plan, pull, push};
 use crate::builds::book::{BLOCKED_KEPT_MS, Book, Command, Finished, Found, Gone, Report};
 use crate::builds::build::{Build, BuildId, Cause, Phase};
 use crate::builds::change::Change;
-use crate::builds::delivery::{DeliveryId, Outcome};
+use crate::builds::delivery::{Delivery, DeliveryId, Outcome, Received};
 use crate::builds::happening::PullAction;
+use crate::builds::matching::starts;
 use crate::builds::plan::Concurrency;
 
 /// One thing that happens; the numbers choose among what there is.
@@ -96,14 +97,20 @@ impl Run {
             }
             Step::Repeat(a) => {
                 let Some(known) = pick(world.stored.deliveries.values(), a).cloned() else { return };
-                if matches!(known.outcome, Outcome::Failed { .. }) {
-                    return;
-                }
+                let came_of_it = |one: &&Delivery| {
+                    let starts = one.said.as_ref().is_ok_and(|said| starts(&said.what));
+                    let done = matches!(one.outcome, Outcome::Accepted | Outcome::Done { .. });
+                    one.forge_id == known.forge_id
+                        && (done || !starts && !matches!(one.outcome, Outcome::Failed { .. }))
+                };
+                let first = world.stored.deliveries.values().find(came_of_it).map(|one| one.id);
                 let count = world.stored.deliveries.len();
                 let said = known.said.clone().expect("all say something");
-                let again = incoming(&known.forge_id, said.what);
-                world.receive(again);
-                assert_eq!(world.stored.deliveries.len(), count, "a repeat was accepted");
+                let received = world.receive(incoming(&known.forge_id, said.what));
+                if let Some(first) = first {
+                    assert_eq!(received, Received::Duplicate(first), "something came of it");
+                    assert_eq!(world.stored.deliveries.len(), count, "a repeat was accepted");
+                }
             }
             Step::Work(a, b) => work(world, a, b),
             Step::Open(a) => {
