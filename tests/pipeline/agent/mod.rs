@@ -6,9 +6,9 @@ mod containers;
 mod endings;
 mod logs;
 mod podman;
-mod stand_in;
+pub mod stand_in;
 mod steps;
-mod whole;
+pub mod whole;
 
 /// The phone's secret.
 const PIN: &str = "pin-4711-of-the-test";

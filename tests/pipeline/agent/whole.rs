@@ -1,7 +1,7 @@
 //! Real agents with a real conductor: from asking for a build to its end, whoever is killed meanwhile.
 
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::stand_in::Fifo;
@@ -44,11 +44,16 @@ fn wait_for_log(broker: &Broker, id: u64, part: &str) {
     until(&format!("the log has {part:?}"), || log(broker, id).contains(part));
 }
 
+/// The build passes, and its log [`is_whole`].
+#[track_caller]
+fn passes_whole(broker: &Broker, id: u64, count: usize) {
+    let over = comes_to(broker, id, "passed");
+    is_whole(&over, &log(broker, id), count);
+}
+
 /// The numbers up to `count` stand in the log, each once, and the build's record says what it comes to.
 #[track_caller]
-fn is_whole(broker: &Broker, id: u64, count: usize) {
-    let over = comes_to(broker, id, "passed");
-    let log = log(broker, id);
+pub fn is_whole(over: &Value, log: &str, count: usize) {
     let numbers: Vec<&str> = log.lines().filter(|line| line.parse::<usize>().is_ok()).collect();
     assert_eq!(numbers.len(), count);
     assert!(numbers.iter().enumerate().all(|(at, number)| number.parse() == Ok(at)));
@@ -127,7 +132,7 @@ fn a_broker_killed_and_started_again_interrupts_nothing() {
         files.filter_map(|file| Some(file.ok()?.metadata().ok()?.len())).sum::<u64>() > 160_000
     });
     broker.start();
-    is_whole(&broker, id, 30_000);
+    passes_whole(&broker, id, 30_000);
 }
 
 #[test]
