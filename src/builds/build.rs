@@ -66,6 +66,9 @@ pub struct Build {
     /// The agent that has it, by the name of its executor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Arc<str>>,
+    /// What its lease holds beside the executor; stays for people when it is over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub picks: Vec<Pick>,
     /// SHA-256 of the key of whoever took the attempt, hexadecimal digits: who reports of it and sends its log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_hash: Option<Arc<str>>,
@@ -83,6 +86,29 @@ pub struct Build {
     /// The attempt's agent said that it is over: none of its processes is left, and its log is whole.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub reported: bool,
+}
+
+/// A resource that a build was given: what people need to find it again, and nothing secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pick {
+    /// What the build calls it.
+    pub alias: Arc<str>,
+    /// Its pool.
+    pub pool: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Slots of it.
+    pub slots: u32,
+}
+
+impl fmt::Display for Pick {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.alias != self.pool {
+            write!(f, "{}=", self.alias)?;
+        }
+        write!(f, "{}/{}", self.pool, self.name)?;
+        if self.slots > 1 { write!(f, " ({} slots)", self.slots) } else { Ok(()) }
+    }
 }
 
 /// What is built.

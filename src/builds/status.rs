@@ -351,6 +351,7 @@ mod tests {
             session: None,
             lease: None,
             agent: None,
+            picks: Vec::new(),
             key_hash: None,
             exit_code: None,
             times: Times::default(),

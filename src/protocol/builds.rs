@@ -56,6 +56,9 @@ pub struct BuildInfo {
     /// The agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
+    /// What its lease holds beside the executor, or held; absent where it was granted before brokers kept that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<BuildPick>,
     /// What its command exited with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
@@ -90,6 +93,19 @@ pub struct BuildInfo {
     /// What happened to it, oldest first; only where one build is shown.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<NoteInfo>,
+}
+
+/// A resource that a build was given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BuildPick {
+    /// What the build calls it.
+    pub alias: String,
+    /// Its pool.
+    pub pool: String,
+    /// Its name.
+    pub name: String,
+    /// Slots of it.
+    pub slots: u32,
 }
 
 /// A line of a build's history.

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use leasehold::builds::build::{Build, BuildId, Cause, Line, LogEnd, Phase, Subject, Times};
+use leasehold::builds::build::{Build, BuildId, Cause, Line, LogEnd, Phase, Pick, Subject, Times};
 use leasehold::builds::change::Note;
 use leasehold::builds::delivery::{Delivery, DeliveryId, Outcome};
 use leasehold::builds::happening::{Forge, Happening, Sha, What};
@@ -113,6 +113,12 @@ pub fn build(id: u64, phase: Phase, title: &str) -> Build {
     .expect("it is a build");
     build.lease = Some(40 + id);
     build.agent = Some("rig-2".into());
+    build.picks = [("phone", "phone", "pixel-8a", 1), ("debug", "port", "p8081", 2)]
+        .map(|(alias, pool, name, slots)| Pick { alias: alias.into(), pool: pool.into(), name: name.into(), slots })
+        .into();
+    if matches!(phase, Phase::Queued | Phase::Blocked) {
+        (build.lease, build.agent, build.picks) = (None, None, Vec::new());
+    }
     build
 }
 

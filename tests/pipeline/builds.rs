@@ -26,7 +26,9 @@ fn a_build_waits_runs_and_frees_what_it_held() {
     assert_eq!(build(&broker, id)["state"], "preparing");
     assert_eq!(holder_of_phone(&broker), Some(id));
     have.running();
-    assert_eq!(build(&broker, id)["state"], "running");
+    let running = build(&broker, id);
+    let phone = json!([{ "alias": "phone", "pool": "phone", "name": "pixel-1", "slots": 1 }]);
+    assert_eq!((&running["state"], &running["resources"]), (&json!("running"), &phone));
     have.log("one\ntwo\n");
     let short = have.finished_with("passed", &end_of("one\ntwo\nthree\n"));
     assert_eq!((short.status, &short.json()["code"]), (409, &json!("log_short")));
@@ -34,6 +36,11 @@ fn a_build_waits_runs_and_frees_what_it_held() {
     let over = comes_to(&broker, id, "passed");
     assert_eq!(holder_of_phone(&broker), None, "a build that is over holds nothing");
     assert_eq!((&over["exit_code"], &over["log"]["lines"], &over["agent"]), (&json!(0), &json!(2), &json!("rack")));
+    assert_eq!(over["resources"], phone, "what it ran on is still known");
+    let shown = broker.sh(&format!("build show {id}")).exits(0).stdout;
+    assert!(shown.lines().any(|line| line.starts_with("had") && line.contains("phone pixel-1")), "{shown}");
+    let page = broker.http("GET", &format!("/builds/{id}"), None).body;
+    assert!(page.contains("Ran on") && page.contains("pixel-1</span>"), "{page}");
     let history: Vec<&str> = over["history"].as_array().unwrap().iter().filter_map(|it| it["what"].as_str()).collect();
     assert_eq!(history[0], "asked for", "{history:?}");
     // Said again it changes nothing.

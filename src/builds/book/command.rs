@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::builds::build::{Build, BuildId, LogEnd, Phase, Subject};
+use crate::builds::build::{Build, BuildId, LogEnd, Phase, Pick, Subject};
 use crate::builds::delivery::{DeliveryId, Incoming, Received};
 use crate::builds::happening::Sha;
 use crate::builds::plan::Plan;
@@ -76,6 +76,8 @@ pub enum Command {
         lease: u64,
         /// The agent whose executor it has.
         agent: Arc<str>,
+        /// What it has beside that.
+        picks: Vec<Pick>,
     },
     /// Its claim ended without a lease, or cannot be made, and would not fare better made again.
     Denied {

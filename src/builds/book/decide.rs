@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::draft::{Draft, enter};
 use super::{Answer, Book, Command, Finished, Gone, Refusal, Report};
-use crate::builds::build::{Build, BuildId, Ending, Phase, Times};
+use crate::builds::build::{Build, BuildId, Ending, Phase, Pick, Times};
 use crate::builds::change::Change;
 use crate::builds::happening::Sha;
 use crate::builds::status::{self, StatusKey};
@@ -32,7 +32,9 @@ impl Book {
             Command::Cancel { build, reason, by } => draft.cancel(*build, reason.as_ref(), by),
             Command::Approve { build, sha, by } => draft.approve(*build, sha.as_ref(), by),
             Command::Opened { build, session } => draft.opened(*build, *session),
-            Command::Granted { build, session, lease, agent } => draft.granted(*build, *session, *lease, agent),
+            Command::Granted { build, session, lease, agent, picks } => {
+                draft.granted(*build, *session, *lease, (agent, picks))
+            }
             Command::Denied { build, to, reason, by } => draft.denied(*build, *to, reason, by),
             Command::Take { build, agent, key_hash } => draft.take(*build, agent, key_hash),
             Command::Untake { build, key_hash } => draft.untake(*build, key_hash),
@@ -120,7 +122,8 @@ impl Draft<'_> {
         self.answer(id)
     }
 
-    fn granted(mut self, id: BuildId, session: u64, lease: u64, agent: &Arc<str>) -> Decided {
+    fn granted(mut self, id: BuildId, session: u64, lease: u64, given: (&Arc<str>, &[Pick])) -> Decided {
+        let (agent, picks) = given;
         let mut build = self.known(id)?;
         if build.phase != Phase::Queued || build.session != Some(session) || build.ending.is_some() {
             return Err(Refusal::new("build_not_waiting", format!("build {id} does not wait for lease {lease}")));
@@ -130,9 +133,12 @@ impl Draft<'_> {
         }
         build.lease = Some(lease);
         build.agent = Some(agent.clone());
+        build.picks = picks.to_vec();
         build.reason = Some(format!("agent {agent} is to take it").into());
         self.put(build);
-        self.note(id, format!("lease {lease} granted, on agent {agent}"), &the_broker());
+        let picks: Vec<String> = picks.iter().map(Pick::to_string).collect();
+        let with = if picks.is_empty() { String::new() } else { format!(", with {}", picks.join(", ")) };
+        self.note(id, format!("lease {lease} granted, on agent {agent}{with}"), &the_broker());
         self.answer(id)
     }
 
@@ -272,6 +278,7 @@ impl Draft<'_> {
             session: None,
             lease: None,
             agent: None,
+            picks: Vec::new(),
             key_hash: None,
             exit_code: None,
             log: None,
@@ -298,6 +305,7 @@ impl Draft<'_> {
     fn unclaimed(&mut self, mut build: Build, by: &Arc<str>) {
         let id = build.id;
         let agent = build.agent.take();
+        build.picks.clear();
         let granted = build.lease.take().is_some();
         build.reason = None;
         self.put(build);

@@ -210,6 +210,7 @@ impl Draft<'_> {
             session: None,
             lease: None,
             agent: None,
+            picks: Vec::new(),
             key_hash: None,
             exit_code: None,
             times: Times { created_ms: self.now_ms, queued_ms: (!blocked).then_some(self.now_ms), ..Times::default() },

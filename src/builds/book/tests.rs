@@ -31,6 +31,7 @@ fn a_build_goes_from_its_delivery_to_its_end() {
     world.run(id, Finished::Passed);
     let build = &world.stored.builds[&id];
     assert_eq!((build.phase, build.session, build.exit_code), (Phase::Passed, None, Some(0)));
+    assert_eq!(build.picks, [world::phone()], "what it ran on is asked for later");
     assert!(build.times.begun_ms.is_some() && build.times.ended_ms.is_some());
     assert!(world.engine.is_empty(), "nothing is held any more");
     let words: Vec<&str> = world.stored.notes.iter().map(|note| note.what.as_ref()).collect();
@@ -38,7 +39,7 @@ fn a_build_goes_from_its_delivery_to_its_end() {
         words,
         [
             "made of delivery 1",
-            "lease 1 granted, on agent rack",
+            "lease 1 granted, on agent rack, with phone/pixel-1",
             "taken",
             "its steps began",
             "over: all steps passed",
@@ -250,6 +251,7 @@ fn a_lost_build_is_tried_again_as_often_as_its_pipeline_says() {
     world.look(&Gone::Lost("its agent gave no sign of life".into()));
     let build = world.book.build(id).expect("it is tried again").clone();
     assert_eq!((build.phase, build.attempt, build.lease, build.key_hash.as_ref()), (Phase::Queued, 2, None, None));
+    assert_eq!(build.picks, []);
     let before = world.stored.clone();
     let late = Report::Finished { result: Finished::Passed, exit_code: Some(0), message: None, log: world::log_end() };
     let late = Command::Report { build: id, attempt: 1, key_hash: old, what: late };
@@ -287,6 +289,7 @@ fn a_grant_that_nobody_takes_is_claimed_again() {
     world.look(&Gone::Lost("it was not taken".into()));
     let build = world.book.build(id).expect("it waits").clone();
     assert_eq!((build.phase, build.attempt, build.session, build.lease), (Phase::Queued, 1, None, None));
+    assert_eq!(build.picks, []);
     assert!(world.book.may_claim(&build));
 }
 

@@ -5,7 +5,7 @@ use crate::cli::broker::Broker;
 use crate::cli::output::{self, Details, Screen};
 use crate::cli::{Failure, exit_code, words};
 use crate::clock::wall_now_ms;
-use crate::protocol::builds::BuildInfo;
+use crate::protocol::builds::{BuildInfo, BuildPick};
 use crate::units::{rfc3339, show_bytes};
 
 /// Shows it.
@@ -36,6 +36,11 @@ fn details(build: &BuildInfo, now_ms: i64) -> Details {
         details.fact("need", need.as_str());
     }
     details.fact_if("agent", build.agent.as_deref());
+    for BuildPick { alias, pool, name, slots } in &build.resources {
+        let slots = if *slots > 1 { format!(", {slots} slots") } else { String::new() };
+        let alias = if alias == pool { String::new() } else { format!(", as {alias}") };
+        details.fact(if build.ended_ms.is_some() { "had" } else { "has" }, format!("{pool} {name}{slots}{alias}"));
+    }
     details.fact_if("lease", build.lease.map(|lease| lease.to_string()));
     details.fact_if("claim", build.claim.map(|claim| format!("c{claim}; more by `leasehold why c{claim}`")));
     if build.attempt > 1 {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::spec;
 use super::task::{Event, sleep_till};
-use crate::builds::build::{BuildId, Phase};
+use crate::builds::build::{BuildId, Phase, Pick};
 use crate::builds::plan::EXECUTOR_POOL;
 use crate::clock::{BootTime, boot_now, random_secret};
 use crate::core::claim::ClaimSpec;
@@ -46,13 +46,25 @@ pub(super) enum Order {
     Close,
 }
 
+/// What a claim was given.
+#[derive(Clone, Debug)]
+pub(super) struct Grant {
+    pub(super) lease: u64,
+    /// Whose executor it has.
+    pub(super) agent: Arc<str>,
+    /// What it has beside that.
+    pub(super) picks: Vec<Pick>,
+    /// The session's number for its claim.
+    pub(super) request: u64,
+}
+
 /// What a claim's task says.
 #[derive(Clone, Debug)]
 pub(super) enum Said {
     /// The session is open.
     Opened(Session),
     /// The claim is granted.
-    Granted { lease: u64, agent: Arc<str>, request: u64 },
+    Granted(Grant),
     /// The claim ended without a lease, and a new one would fare no better.
     Denied { to: Phase, reason: Arc<str> },
     /// What it waits for.
@@ -277,7 +289,7 @@ impl Talk {
         if self.closing {
             return None;
         }
-        match (&info.end, spec::agent(info)) {
+        match (&info.end, spec::grant(info, self.request)) {
             (Some(end), _) if end.code == "impossible" && end.need.as_deref() == Some(EXECUTOR_POOL) => {
                 self.wait_for_agents(&end.message, speaker).await
             }
@@ -286,8 +298,8 @@ impl Talk {
                 speaker.say(Said::Denied { to, reason: end.message.as_str().into() }).await;
                 None
             }
-            (None, Some((lease, agent))) => {
-                speaker.say(Said::Granted { lease, agent, request: self.request }).await;
+            (None, Some(grant)) => {
+                speaker.say(Said::Granted(grant)).await;
                 None
             }
             (None, None) => {

@@ -9,9 +9,8 @@ use std::sync::Arc;
 use super::act::INSTANCE;
 use super::claim::{self, Opening, Order};
 use super::mending::take_over;
-use super::task::{AGAIN_MS, Claim, Task, sleep_till};
+use super::task::{AGAIN_MS, Claim, Task, granted, sleep_till};
 use super::{Wish, now_ms, spec, uncertain};
-use crate::builds::book::Command;
 use crate::builds::build::{Build, BuildId, Phase};
 use crate::builds::change::Change;
 use crate::builds::delivery::Outcome;
@@ -208,10 +207,7 @@ impl Task {
                     let denied = claim.denied.clone();
                     self.postponed.extend(denied.map(|(to, reason)| claim.deny(*id, to, reason)));
                 }
-                (Some((lease, agent, _)), Some(session)) => {
-                    let (lease, agent) = (*lease, agent.clone());
-                    self.postponed.push(Command::Granted { build: *id, session, lease, agent });
-                }
+                (Some(grant), Some(session)) => self.postponed.push(granted(*id, session, grant.clone())),
                 _ => {}
             }
         }

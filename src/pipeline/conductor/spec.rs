@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::builds::build::Build;
+use super::claim::Grant;
+use crate::builds::build::{Build, Pick};
 use crate::builds::plan::{EXECUTOR_POOL, Plan};
 use crate::core::claim::{ClaimSpec, Retry};
 use crate::core::limits::{FENCE_MAX, SPAN_MS_MAX, TAG_BYTES_MAX};
 use crate::core::need::{Need, check_needs};
 use crate::core::types::Key;
 use crate::inventory::pipelines::{PipelineSettings, Repository};
-use crate::protocol::info::ClaimInfo;
+use crate::protocol::info::{ClaimInfo, PickInfo};
 
 /// How much longer a lease may be held than a build may take with its end, milliseconds: its agent tells
 /// how it went before the lease's own end does.
@@ -98,11 +99,19 @@ fn tags(build: &Build, public_url: &str) -> BTreeMap<Arc<str>, Arc<str>> {
     .into()
 }
 
-/// The agent whose executor a granted claim has.
-pub(super) fn agent(info: &ClaimInfo) -> Option<(u64, Arc<str>)> {
+/// What a granted claim has: the executor names the agent.
+pub(super) fn grant(info: &ClaimInfo, request: u64) -> Option<Grant> {
     let lease = info.lease.as_ref()?;
-    let pick = lease.resources.get(EXECUTOR_POOL)?.first()?;
-    Some((lease.lease, pick.name.as_str().into()))
+    let agent = lease.resources.get(EXECUTOR_POOL)?.first()?.name.as_str().into();
+    let own = lease.resources.iter().filter(|(alias, _)| *alias != EXECUTOR_POOL);
+    let own = own.flat_map(|(alias, given)| given.iter().map(move |pick| (alias, pick)));
+    let picks = own.map(|(alias, PickInfo { name, pool, slots, .. })| Pick {
+        alias: alias.as_str().into(),
+        pool: pool.as_str().into(),
+        name: name.as_str().into(),
+        slots: *slots,
+    });
+    Some(Grant { lease: lease.lease, agent, picks: picks.collect(), request })
 }
 
 /// What a claim waits for.

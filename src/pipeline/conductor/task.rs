@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::act::{Hands, Watched};
-use super::claim::{Order, Said, Session};
+use super::claim::{Grant, Order, Said, Session};
 use super::figures::Figures;
 use super::mending::take_over;
 use super::sources::Sources;
@@ -61,7 +61,7 @@ pub(super) struct Claim {
     pub(super) orders: mpsc::Sender<Order>,
     pub(super) session: Option<Session>,
     pub(super) asked: bool,
-    pub(super) granted: Option<(u64, Arc<str>, u64)>,
+    pub(super) granted: Option<Grant>,
     /// What it was refused with: said once, and to be decided again where that could not be stored.
     pub(super) denied: Option<(Phase, Arc<str>)>,
     /// By when somebody has to take it.
@@ -91,6 +91,12 @@ impl Claim {
 /// Sleeps until this machine's clock is there, or shortly after.
 pub(super) async fn sleep_till(at: BootTime) {
     tokio::time::sleep(Duration::from_millis(at.since(boot_now()))).await;
+}
+
+/// That a build's claim was granted.
+pub(super) fn granted(build: BuildId, session: u64, grant: Grant) -> Command {
+    let Grant { lease, agent, picks, request: _ } = grant;
+    Command::Granted { build, session, lease, agent, picks }
 }
 
 /// Somebody who waits for an answer.
@@ -318,11 +324,11 @@ impl Task {
                 claim.session = Some(session);
                 Some(Command::Opened { build, session: number })
             }
-            Said::Granted { lease, agent, request } => {
+            Said::Granted(grant) => {
                 let session = claim.session.as_ref()?;
-                claim.granted = Some((lease, agent.clone(), request));
+                claim.granted = Some(grant.clone());
                 claim.take_by = Some(boot_now().plus(session.ttl_ms));
-                Some(Command::Granted { build, session: session.number, lease, agent })
+                Some(granted(build, session.number, grant))
             }
             Said::Denied { to, reason } => Some(claim.deny(build, to, reason)),
             Said::Waits(words) => {
@@ -485,7 +491,7 @@ impl Task {
         let build = self.book.build(id)?;
         let claim = self.claims.get(&id)?;
         let session = claim.session.as_ref().filter(|session| build.session == Some(session.number))?;
-        let (lease, _, request_id) = claim.granted.clone()?;
+        let Grant { lease, request: request_id, .. } = *claim.granted.as_ref()?;
         let handed = HandedSession {
             session: session.number,
             secret: session.secret.to_string(),

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::asking::{Asker, number};
 use super::problem::{Asked, Named, Refusal, Sent};
 use crate::builds::book::{Finished, Report};
-use crate::builds::build::{Build, BuildId, Cause, LogEnd, Phase};
+use crate::builds::build::{Build, BuildId, Cause, LogEnd, Phase, Pick};
 use crate::builds::change::Note;
 use crate::builds::happening::Sha;
 use crate::builds::log::LogId;
@@ -20,7 +20,7 @@ use crate::core::types::SessionId;
 use crate::pipeline::Pipeline;
 use crate::pipeline::logs::FinishError;
 use crate::protocol::builds::{
-    BuildApprove, BuildCancel, BuildInfo, BuildPage, BuildReport, BuildStart, BuildTake, BuildsStarted, Job,
+    BuildApprove, BuildCancel, BuildInfo, BuildPage, BuildPick, BuildReport, BuildStart, BuildTake, BuildsStarted, Job,
     LogEndInfo, NoteInfo, Reported, WORK_WAIT_MS_MAX, WorkInfo,
 };
 use crate::protocol::error::{RpcError, code};
@@ -300,6 +300,7 @@ pub(in crate::server) fn info(build: &Build, notes: &[Note]) -> BuildInfo {
         lease: build.lease,
         claim: None,
         agent: build.agent.as_deref().map(str::to_owned),
+        resources: build.picks.iter().map(pick).collect(),
         exit_code: build.exit_code,
         superseded_by: build.ending.as_ref().and_then(|ending| ending.superseded_by).map(|id| id.0),
         approved_by: build.approved_by.as_deref().map(str::to_owned),
@@ -317,6 +318,11 @@ pub(in crate::server) fn info(build: &Build, notes: &[Note]) -> BuildInfo {
         status_trouble: None,
         history: notes.iter().map(note).collect(),
     }
+}
+
+fn pick(pick: &Pick) -> BuildPick {
+    let Pick { alias, pool, name, slots } = pick;
+    BuildPick { alias: alias.to_string(), pool: pool.to_string(), name: name.to_string(), slots: *slots }
 }
 
 fn note(note: &Note) -> NoteInfo {

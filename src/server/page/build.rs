@@ -92,6 +92,7 @@ impl View<'_> {
                 span { "by " (shown(&build.by)) }
                 (self.took())
             }
+            (self.picks())
             // What is over says why by its ending.
             @if let Some(reason) = build.reason.as_ref().filter(|_| build.ending.is_none()) {
                 p class="reason" { (shown(reason)) }
@@ -106,6 +107,32 @@ impl View<'_> {
             details class="more" {
                 summary { "Details and history" }
                 div class="columns" { (self.details()) (self.history()) }
+            }
+        }
+    }
+
+    /// What it runs on, or ran: the first question after a failure that nobody understands.
+    fn picks(&self) -> Markup {
+        let build = self.build;
+        let verb = match (build.times.prepared_ms.is_some(), build.phase.is_final()) {
+            (true, true) => "Ran on",
+            (true, false) => "On",
+            (false, true) => "Was granted",
+            (false, false) => "Granted",
+        };
+        html! {
+            @if let Some(agent) = &build.agent {
+                p class="picks" {
+                    (verb) " " span class="pick" title="The agent" { (shown(agent)) }
+                    @if !build.picks.is_empty() { " with" }
+                    @for pick in &build.picks {
+                        " " span class="pick" {
+                            span class="of" { (shown(&pick.pool)) } " " (shown(&pick.name))
+                            @if pick.slots > 1 { " " span class="of" { "\u{d7}" (pick.slots) } }
+                            @if pick.alias != pick.pool { " " span class="of" { "as " (shown(&pick.alias)) } }
+                        }
+                    }
+                }
             }
         }
     }

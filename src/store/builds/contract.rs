@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{BuildFilter, BuildStore, Loaded, Opened};
-use crate::builds::build::{Build, BuildId, Cause, Ending, Line, LogEnd, Phase, Subject, Times};
+use crate::builds::build::{Build, BuildId, Cause, Ending, Line, LogEnd, Phase, Pick, Subject, Times};
 use crate::builds::change::{Change, Note};
 use crate::builds::delivery::{Delivery, DeliveryId, Outcome};
 use crate::builds::happening::{Forge, Happening, Sha, What};
@@ -75,6 +75,7 @@ pub fn build(id: u64, phase: Phase) -> Build {
         session: Some(1 << 40),
         lease: Some(1 << 52),
         agent: Some("rig-1".into()),
+        picks: vec![Pick { alias: "left".into(), pool: "phone".into(), name: "pixel-1".into(), slots: 2 }],
         key_hash: Some("ff".into()),
         exit_code: Some(-1),
         times: Times {

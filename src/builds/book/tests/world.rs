@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::builds::book::{Answer, Book, Command, Contents, Finished, Found, Gone, Refusal, Report};
-use crate::builds::build::{Build, BuildId, LogEnd, Phase};
+use crate::builds::build::{Build, BuildId, LogEnd, Phase, Pick};
 use crate::builds::change::{Change, Note};
 use crate::builds::delivery::{Delivery, DeliveryId, Incoming, Outcome, Received};
 use crate::builds::happening::{Forge, Happening, Pull, PullAction, Sha, What};
@@ -138,7 +138,7 @@ impl World {
         held.lease = Some(lease);
         let build = held.build;
         // Refused where it is to end meanwhile.
-        let _ = self.decide(&Command::Granted { build, session, lease, agent: "rack".into() });
+        let _ = self.decide(&Command::Granted { build, session, lease, agent: "rack".into(), picks: vec![phone()] });
     }
 
     /// Brings a build to where an agent has it.
@@ -264,6 +264,11 @@ pub fn plan(name: &str, concurrency: Concurrency) -> Arc<Plan> {
         concurrency,
         retries: 0,
     })
+}
+
+/// What every build here is given.
+pub fn phone() -> Pick {
+    Pick { alias: "phone".into(), pool: "phone".into(), name: "pixel-1".into(), slots: 1 }
 }
 
 pub fn log_end() -> LogEnd {

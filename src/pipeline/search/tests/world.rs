@@ -111,6 +111,7 @@ fn finished(id: u64, repository: &str, phase: Phase, attempt: u32) -> Build {
         session: None,
         lease: None,
         agent: None,
+        picks: Vec::new(),
         key_hash: None,
         exit_code: None,
         times: Times { created_ms: at, ended_ms: Some(at), ..Times::default() },
