@@ -115,7 +115,8 @@ impl Search {
 
     /// Indexes some of what is queued; `false` when there was nothing.
     pub(super) async fn index_some(&self, memory: &mut Memory) -> Result<bool, Trouble> {
-        if !memory.aimed {
+        if !memory.aimed || self.may_have_changed().await? {
+            memory.aimed = false;
             self.aim().await?;
             memory.aimed = true;
         }
@@ -147,6 +148,15 @@ impl Search {
         self.flush(&mut batch).await?;
         // All that could be done is done: what is left could not be read, and is tried again after a pause.
         Ok(!entries.is_empty() && memory.tries.is_empty())
+    }
+
+    /// Whether there is something for a cluster, which may have lost its index since it was asked last, also
+    /// without ever being seen away. It would make one by itself of what it is sent, which finds nothing.
+    async fn may_have_changed(&self) -> Result<bool, Trouble> {
+        match &self.inner.place {
+            Place::Embedded => Ok(false),
+            Place::Cluster(_) => Ok(!self.inner.tables.to_index(1).await?.is_empty()),
+        }
     }
 
     /// Says to the queue what it is for. A cluster without our index is a new one: it gets every log.

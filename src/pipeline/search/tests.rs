@@ -51,8 +51,12 @@ async fn pages(search: &Search, mut question: Question) -> Vec<(u64, u32, u64)> 
 
 /// Indexes what is queued, until there is nothing more.
 async fn index(search: &Search) {
-    let mut memory = Memory::default();
-    while search.index_some(&mut memory).await.unwrap() {}
+    index_as(search, &mut Memory::default()).await;
+}
+
+/// The same in a process that has been at it for a while.
+async fn index_as(search: &Search, memory: &mut Memory) {
+    while search.index_some(memory).await.unwrap() {}
     assert_eq!(search.inner.tables.to_index_count().await.unwrap(), 0);
 }
 
@@ -215,6 +219,22 @@ async fn a_cluster_that_is_away_is_done_without_and_caught_up_with() {
     stub.empty();
     assert!(found(&search, "error").await.is_empty());
     index(&search).await;
+    some_answers(&search).await;
+}
+
+#[tokio::test]
+async fn a_cluster_that_lost_its_index_while_nothing_was_sent_gets_every_log() {
+    let world = World::new().await;
+    some_builds(&world).await;
+    let stub = Stub::start().await;
+    let search = world.search(Some(stub.url()));
+    let mut memory = Memory::default();
+    index_as(&search, &mut memory).await;
+    stub.empty();
+    assert!(!search.index_some(&mut memory).await.unwrap(), "there is nothing to send");
+    world.build(6, "acme/web", Phase::Passed, &["all is well\n"]).await;
+    index_as(&search, &mut memory).await;
+    assert_eq!(found(&search, "well").await, [(6, 1, 1)]);
     some_answers(&search).await;
 }
 

@@ -129,6 +129,8 @@ fn bulk(inside: &mut Inside, body: &str) -> Response {
     let lines: Vec<Value> = body.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let pieces: Vec<(String, Value)> =
         lines.chunks(2).map(|pair| (pair[0]["index"]["_id"].as_str().unwrap().to_owned(), pair[1].clone())).collect();
+    // It has an index after that, if not the one that was meant.
+    inside.made = true;
     inside.bulks.push(pieces.iter().map(|(id, _)| id.clone()).collect());
     let (busy, refused) = match inside.faults.pop_front() {
         Some(Fault::Busy) => return StatusCode::TOO_MANY_REQUESTS.into_response(),
