@@ -36,6 +36,8 @@ const BATCH_PIECES: usize = 1_000;
 #[derive(Debug)]
 pub(super) enum Trouble {
     Cluster(ClusterError),
+    /// Logs cannot be read at present, whichever they are.
+    Logs(LogError),
     Store(StoreError),
 }
 
@@ -43,6 +45,7 @@ impl std::fmt::Display for Trouble {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Cluster(error) => error.fmt(f),
+            Self::Logs(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
         }
     }
@@ -125,6 +128,7 @@ impl Search {
         for entry in &entries {
             if entry.gone {
                 self.unindex(entry.log).await?;
+                memory.tries.remove(&entry.log);
                 batch.done.push(*entry);
                 continue;
             }
@@ -132,6 +136,10 @@ impl Search {
                 Ok(()) => {
                     memory.tries.remove(&entry.log);
                     batch.done.push(*entry);
+                }
+                Err(error) if !is_its_own(&error) => {
+                    self.flush(&mut batch).await?;
+                    return Err(Trouble::Logs(error));
                 }
                 Err(error) => {
                     let tries = memory.tries.entry(entry.log).or_default();
@@ -255,6 +263,16 @@ struct Batch {
     bytes: usize,
     /// Entries whose pieces are all sent, or among those here.
     done: Vec<ToIndex>,
+}
+
+/// Whether it is this one log that cannot be read, and not whatever logs are in.
+const fn is_its_own(error: &LogError) -> bool {
+    match error {
+        // What could not be worked on is this log's bytes.
+        LogError::Compression(_) | LogError::Damaged(_) => true,
+        LogError::Objects(error) => matches!(error, object_store::Error::NotFound { .. }),
+        LogError::Passed | LogError::Store(_) => false,
+    }
 }
 
 fn failed(source: Box<dyn std::error::Error + Send + Sync>) -> StoreError {

@@ -128,6 +128,22 @@ async fn what_is_deleted_is_found_no_more() {
 }
 
 #[tokio::test]
+async fn a_store_of_logs_that_is_away_makes_no_log_be_given_up() {
+    let world = World::new().await;
+    some_builds(&world).await;
+    let search = world.search(None);
+    let mut memory = Memory::default();
+    world.objects_away(true);
+    for _ in 0..10 {
+        assert!(search.index_some(&mut memory).await.unwrap_err().to_string().contains("object store"));
+    }
+    assert_eq!(world.store.search.to_index_count().await.unwrap(), 6);
+    world.objects_away(false);
+    index_as(&search, &mut memory).await;
+    some_answers(&search).await;
+}
+
+#[tokio::test]
 async fn a_log_full_of_it_leaves_room_for_others_and_pages_miss_nothing() {
     let world = World::new().await;
     world.build(1, "acme/app", Phase::Passed, &["needle one\n"]).await;

@@ -23,7 +23,7 @@ pub(super) struct World {
     pub(super) store: Opened,
     logs: Logs,
     _stop: DropGuard,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl World {
@@ -35,7 +35,7 @@ impl World {
         let logs = Logs::new(store.logs.clone(), store.builds.clone(), objects, LogLimits::of(10_000_000));
         let stop = CancellationToken::new();
         tokio::spawn(logs.clone().keep(Retention { kept_ms: u64::MAX, builds: 1_000 }, stop.clone()));
-        Self { store, logs, _stop: stop.drop_guard(), _folder: folder }
+        Self { store, logs, _stop: stop.drop_guard(), folder }
     }
 
     pub(super) fn search(&self, url: Option<Arc<str>>) -> Search {
@@ -50,6 +50,19 @@ impl World {
         self.store.builds.commit(&[Change::Build(build.into())]).await.unwrap();
         for (attempt, text) in (1..).zip(logs) {
             self.log(LogId { build: BuildId(id), attempt }, text).await;
+        }
+    }
+
+    /// Takes away what logs are stored in, or brings it back.
+    pub(super) fn objects_away(&self, away: bool) {
+        let [there, elsewhere] = ["logs", "elsewhere"].map(|name| self.folder.path().join(name));
+        if away {
+            std::fs::rename(&there, &elsewhere).unwrap();
+            // Nothing in a file can be opened, which is another error than that something is not there.
+            std::fs::write(&there, "").unwrap();
+        } else {
+            std::fs::remove_file(&there).unwrap();
+            std::fs::rename(&elsewhere, &there).unwrap();
         }
     }
 
