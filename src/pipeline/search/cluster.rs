@@ -27,6 +27,8 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// How often what a cluster has no room for now is sent, and the first pause, which doubles.
 const SENDS_MAX: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(200);
+/// The type of error of an index that somebody closed, which comes with the status of a piece that is wrong.
+const INDEX_CLOSED: &str = "index_closed_exception";
 /// Bytes of an answer that are shown of an error.
 const SHOWN_MAX: usize = 300;
 
@@ -221,8 +223,13 @@ impl Cluster {
             match done.status {
                 200..=299 => {}
                 429 | 500..=599 => left.push(at),
-                _ => {
+                status => {
+                    let closed = done.error.as_ref().is_some_and(|error| error["type"] == INDEX_CLOSED);
                     let why = done.error.map(|error| error.to_string()).unwrap_or_default();
+                    if closed || matches!(status, 401 | 403 | 404) {
+                        // It is not the piece that is wrong: any other would fare alike.
+                        return Err(ClusterError::Refused(format!("{status}: {}", beginning(&why))));
+                    }
                     tracing::warn!("the search cluster will not have {}: {}", done.id, beginning(&why));
                 }
             }

@@ -202,6 +202,28 @@ async fn only_what_a_cluster_had_no_room_for_is_sent_again() {
 }
 
 #[tokio::test]
+async fn what_is_wrong_with_the_index_is_no_fault_of_a_piece() {
+    let world = World::new().await;
+    some_builds(&world).await;
+    let stub = Stub::start().await;
+    let search = world.search(Some(stub.url()));
+    let mut memory = Memory::default();
+    for (status, kind) in [
+        (401, "security_exception"),
+        (403, "cluster_block_exception"),
+        (404, "index_not_found_exception"),
+        (400, "index_closed_exception"),
+    ] {
+        stub.fail([Fault::Index(status, kind)]);
+        let trouble = search.index_some(&mut memory).await.unwrap_err().to_string();
+        assert!(trouble.contains(kind), "{trouble}");
+        assert_eq!(world.store.search.to_index_count().await.unwrap(), 6, "{kind}: all of it stays queued");
+    }
+    index_as(&search, &mut memory).await;
+    some_answers(&search).await;
+}
+
+#[tokio::test]
 async fn what_is_too_large_at_once_is_sent_in_parts() {
     let world = World::new().await;
     some_builds(&world).await;

@@ -20,6 +20,8 @@ pub(super) enum Fault {
     TooLarge,
     /// Of these pieces: there is no room for some, and some are refused for good.
     Items { busy: Vec<usize>, refused: Vec<usize> },
+    /// None of the pieces is taken, with this status and type of error.
+    Index(u16, &'static str),
 }
 
 #[derive(Debug, Default)]
@@ -136,6 +138,11 @@ fn bulk(inside: &mut Inside, body: &str) -> Response {
         Some(Fault::Busy) => return StatusCode::TOO_MANY_REQUESTS.into_response(),
         Some(Fault::TooLarge) => return StatusCode::PAYLOAD_TOO_LARGE.into_response(),
         Some(Fault::Items { busy, refused }) => (busy, refused),
+        Some(Fault::Index(status, kind)) => {
+            let item = |(id, _)| json!({ "index": { "_id": id, "status": status, "error": { "type": kind } } });
+            let items: Vec<Value> = pieces.into_iter().map(item).collect();
+            return json!({ "errors": true, "items": items }).to_string().into_response();
+        }
         None => (vec![], vec![]),
     };
     let mut items = Vec::new();
