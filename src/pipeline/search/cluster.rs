@@ -20,9 +20,9 @@ use crate::store::builds::search::{Candidate, Narrowing, PieceId};
 
 /// The index's name where the URL has no path.
 const INDEX: &str = "leasehold-logs";
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How long a search may take, and how long anything else.
-const SEARCH_TIMEOUT: Duration = Duration::from_secs(5);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a search may take, for which somebody waits, and how long anything else.
+const SEARCH_TIMEOUT: Duration = Duration::from_secs(2);
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// How often what a cluster has no room for now is sent, and the first pause, which doubles.
 const SENDS_MAX: u32 = 6;
@@ -65,8 +65,6 @@ pub(super) struct Cluster {
     url: Url,
     index: String,
     user: Option<(Arc<str>, SecretRef)>,
-    /// How long a search may take.
-    pub(super) search_timeout: Duration,
 }
 
 impl Cluster {
@@ -87,7 +85,7 @@ impl Cluster {
             .build()
             .map_err(|error| format!("[search] requests cannot be sent from here: {error}"))?;
         let user = settings.user.clone().zip(settings.password.clone());
-        Ok(Self { client, url, index, user, search_timeout: SEARCH_TIMEOUT })
+        Ok(Self { client, url, index, user })
     }
 
     /// What people call it: without a password.
@@ -287,7 +285,7 @@ impl Cluster {
             query["search_after"] = json!([narrowing.to.0 + 1]);
         }
         let path = format!("{}/_search", self.index);
-        let answer = self.send(Method::POST, &path, Some(&query), self.search_timeout).await?;
+        let answer = self.send(Method::POST, &path, Some(&query), SEARCH_TIMEOUT).await?;
         let answer: Answer = serde_json::from_str(&answer)
             .map_err(|error| ClusterError::Refused(format!("its answer cannot be read: {error}")))?;
         let candidate = |Hit { source: Source { piece, first_line, last_line } }| Candidate {

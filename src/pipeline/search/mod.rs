@@ -206,7 +206,7 @@ impl Search {
         let mut looking = Looking {
             search: self,
             question,
-            deadline: boot_now().plus(u64::try_from(TIME_MAX.as_millis()).unwrap_or(u64::MAX)),
+            deadline: deadline(),
             from: self.first_since(question.since_ms).await?,
             without_index: false,
             full: None,
@@ -307,6 +307,8 @@ impl Looking<'_> {
                     Ok(found) => return Ok(found),
                     Err(error) => {
                         self.without_index = true;
+                        // What was waited for in vain leaves the logs no less time to be read in.
+                        self.deadline = deadline();
                         self.found.trouble = Some(format!("{error}; the newest logs are read through without it"));
                     }
                 },
@@ -393,6 +395,11 @@ impl Looking<'_> {
         self.builds.insert(id, wanted.clone());
         Ok(wanted)
     }
+}
+
+/// Until when a question is worked on from now on.
+fn deadline() -> BootTime {
+    boot_now().plus(u64::try_from(TIME_MAX.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl Hit {
