@@ -26,6 +26,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
+use tokio::sync::Semaphore;
 
 use self::cluster::Cluster;
 pub use self::query::{QUERY_BYTES_MAX, Query};
@@ -48,6 +49,8 @@ const HITS_OF_LOG_MAX: usize = 20;
 /// Pieces asked of the index at once, and scanned at the same time.
 const LOT: usize = 32;
 const AT_ONCE: usize = 4;
+/// Questions that are worked on at once: each reads and scans up to [`AT_ONCE`] pieces.
+const SEARCHES_MAX: usize = 8;
 /// How long a question is worked on before it is answered with what was found.
 const TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -62,6 +65,8 @@ struct Inner {
     builds: Arc<dyn BuildStore>,
     logs: Logs,
     place: Place,
+    /// For how many more questions there is room.
+    room: Semaphore,
     /// What keeps logs from being indexed.
     trouble: Mutex<Option<String>>,
 }
@@ -156,6 +161,8 @@ pub struct Found {
 /// Why a search has no answer.
 #[derive(Debug)]
 pub enum SearchError {
+    /// As many questions are worked on as there is room for.
+    Busy,
     /// A log.
     Log(LogError),
     /// The tables.
@@ -165,6 +172,7 @@ pub enum SearchError {
 impl fmt::Display for SearchError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Busy => write!(f, "{SEARCHES_MAX} searches are under way, and there is no room for more"),
             Self::Log(error) => error.fmt(f),
             Self::Store(error) => error.fmt(f),
         }
@@ -194,14 +202,17 @@ impl Search {
             Some(url) => Place::Cluster(Cluster::new(url, settings)?),
             None => Place::Embedded,
         };
-        Ok(Self { inner: Arc::new(Inner { tables, builds, logs, place, trouble: Mutex::new(None) }) })
+        let (room, trouble) = (Semaphore::new(SEARCHES_MAX), Mutex::new(None));
+        Ok(Self { inner: Arc::new(Inner { tables, builds, logs, place, room, trouble }) })
     }
 
     /// Answers a question.
     ///
     /// # Errors
-    /// When builds or logs cannot be read. A cluster that is away is no error: it goes without.
+    /// When builds or logs cannot be read, or too much is searched already. A cluster that is away is no error:
+    /// it goes without.
     pub async fn search(&self, question: &Question) -> Result<Found, SearchError> {
+        let _room = self.inner.room.try_acquire().map_err(|_| SearchError::Busy)?;
         let trouble = self.inner.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let mut looking = Looking {
             search: self,

@@ -288,6 +288,28 @@ async fn a_cluster_that_is_slow_keeps_nobody_waiting() {
 }
 
 #[tokio::test]
+async fn one_search_too_many_is_refused_at_once() {
+    let world = World::new().await;
+    some_builds(&world).await;
+    let stub = Stub::start().await;
+    let search = world.search(Some(stub.url()));
+    stub.hang();
+    let mut under_way = tokio::task::JoinSet::new();
+    for _ in 0..SEARCHES_MAX {
+        let search = search.clone();
+        under_way.spawn(async move { search.search(&question("error")).await });
+    }
+    while search.inner.room.available_permits() > 0 {
+        tokio::task::yield_now().await;
+    }
+    assert!(matches!(search.search(&question("error")).await, Err(SearchError::Busy)));
+    // Whoever hangs up makes room.
+    under_way.shutdown().await;
+    stub.empty();
+    assert!(found(&search, "error").await.is_empty());
+}
+
+#[tokio::test]
 async fn the_indexer_finds_by_itself_what_was_queued_before_it_began() {
     let world = World::new().await;
     some_builds(&world).await;

@@ -99,6 +99,9 @@ pub fn link(hit: &Hit) -> String {
 }
 
 fn failed(error: &SearchError) -> Refusal {
+    if matches!(error, SearchError::Busy) {
+        return Refusal(RpcError::new(code::OVERLOADED, format!("{error}: repeat it a little later")));
+    }
     tracing::warn!(%error, "a search could not be answered");
     Refusal(RpcError::new(code::UNAVAILABLE, "the logs cannot be searched now: try again"))
 }
