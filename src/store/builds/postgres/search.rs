@@ -33,7 +33,8 @@ impl SearchTables for PostgresBuilds {
                 ON CONFLICT (build, attempt) DO NOTHING";
             writing.execute(sqlx::query(queue)).await?;
             if !embedded {
-                writing.execute(sqlx::query("DELETE FROM search_piece")).await?;
+                // As fast however much there is. It waits for searches under way, and is as whole as the rest.
+                writing.execute(sqlx::query("TRUNCATE search_piece")).await?;
             }
             writing.commit().await
         })
