@@ -102,6 +102,13 @@ impl SqliteBuilds {
     /// # Errors
     /// When the file cannot be read, or none is free for long.
     pub async fn reader(&self, doing: &'static str) -> Result<PoolConnection<Sqlite>> {
+        if self.readers.read().await.is_closed() {
+            // Whoever opened the file again was dropped on the way, and may never write again.
+            let mut slot = self.writer.lock().await;
+            if self.readers.read().await.is_closed() {
+                *slot = Some(self.reopen().await?);
+            }
+        }
         let readers = self.readers.read().await;
         readers.acquire().await.map_err(failed(doing))
     }

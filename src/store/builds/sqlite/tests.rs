@@ -12,7 +12,7 @@ use crate::store::Store as _;
 use crate::store::builds::contract::{
     Factory, OLD_STATUS, an_old_status_is_as_good_as_a_new_one, build, changed, contract,
 };
-use crate::store::builds::{BuildStore as _, BuildsAt, Opened};
+use crate::store::builds::{BuildFilter, BuildStore as _, BuildsAt, Opened};
 use crate::store::sqlite::Sqlite;
 
 /// A folder of its own.
@@ -70,6 +70,23 @@ async fn a_write_that_was_dropped_on_the_way_leaves_nothing_and_no_lock() {
     let loaded = store.take_over(0).await.unwrap();
     assert_eq!(loaded.last_build, BuildId(2));
     assert!(loaded.open.contains(&build(2, Phase::Queued)));
+}
+
+#[tokio::test]
+async fn a_file_whose_opening_again_was_dropped_on_the_way_is_read_all_the_same() {
+    let folder = Folder::new();
+    let store = SqliteBuilds::open(&folder.path()).await.unwrap();
+    store.commit(&[changed(&build(1, Phase::Queued))]).await.unwrap();
+    drop(store.begin("write nothing").await.unwrap());
+    // It keeps the file from being opened again at once.
+    let reader = store.reader("read").await.unwrap();
+    {
+        let mut beginning = pin!(store.begin("write"));
+        assert!(beginning.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    assert!(store.readers.read().await.is_closed());
+    drop(reader);
+    assert_eq!(store.builds(&BuildFilter { limit: 9, ..BuildFilter::default() }).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
