@@ -1,4 +1,4 @@
-//! Durations and moments as people write and read them.
+//! Durations, sizes, moments and hashes as people write and read them.
 //!
 //! Shared by the inventory file, the configuration and the command line, so that `90s` means the
 //! same everywhere. Nothing here reads a clock.
@@ -120,6 +120,14 @@ pub fn rfc3339(unix_ms: i64) -> String {
     text.iter().copied().map(char::from).collect()
 }
 
+/// Bytes as lower-case hexadecimal digits.
+#[must_use]
+pub fn hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |half: u8| char::from(DIGITS[usize::from(half)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xF)]).collect()
+}
+
 /// Year, month and day of a day counted from 1970-01-01, in the proleptic Gregorian calendar. The
 /// year is taken to begin in March, so that the leap day is its last.
 const fn civil(days: i64) -> (i64, i64, i64) {
@@ -137,7 +145,7 @@ const fn civil(days: i64) -> (i64, i64, i64) {
 
 #[cfg(test)]
 mod tests {
-    use super::{parse_bytes, parse_duration_ms, rfc3339, show_bytes, show_duration_ms};
+    use super::{hex, parse_bytes, parse_duration_ms, rfc3339, show_bytes, show_duration_ms};
 
     #[test]
     fn sizes_need_a_unit_but_zero_and_are_shown_as_they_read() {
@@ -149,6 +157,11 @@ mod tests {
             assert!(parse_bytes(text).is_err(), "{text}");
         }
         assert_eq!((show_bytes(100_000_000), show_bytes(1 << 20)), ("100MB".to_owned(), "1MiB".to_owned()));
+    }
+
+    #[test]
+    fn bytes_are_two_digits_each() {
+        assert_eq!((hex(&[]), hex(&[0, 7, 0xA0, 0xFF])), (String::new(), "0007a0ff".to_owned()));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use super::{build_number, is_over};
 use crate::cli::broker::{Broker, path_with};
 use crate::cli::{Failure, exit_code, output};
 use crate::protocol::builds::{BuildInfo, LogGap, LogLines};
+use crate::units::hex;
 
 /// How soon a log is asked for again after the connection was lost.
 const RETRY: Duration = Duration::from_secs(1);
@@ -220,7 +221,7 @@ impl<'b> Reading<'b> {
     /// Checks what was printed against the agent's own count and hash.
     fn check(&self, build: &BuildInfo) -> Result<(), Failure> {
         let Some(end) = &build.log else { return Ok(()) };
-        let hash: String = self.hash.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex(&self.hash.clone().finalize());
         if self.at != end.bytes || self.whole && hash != end.sha256 {
             return Err(Failure::refused(format!(
                 "what was printed is not the log that the agent sent: {} bytes of {}, SHA-256 {hash} for {}",

@@ -23,6 +23,7 @@ use crate::engine::input::{Answer, Call, Input, LastRead, Notice, Outgoing, Sock
 use crate::protocol::error::RpcError;
 use crate::protocol::info::ClaimInfo;
 use crate::protocol::rpc::Id;
+use crate::units::hex;
 
 /// Messages that may wait for a claim's task, which does nothing but read them.
 const OUTBOUND_MAX: usize = 64;
@@ -355,11 +356,5 @@ impl Talk {
 
 /// What the books keep of a secret.
 fn hash_of(secret: &str) -> SecretHash {
-    use std::fmt::Write as _;
-    let mut hex = String::with_capacity(64);
-    for byte in Sha256::digest(secret.as_bytes()) {
-        // A text takes whatever is written.
-        let _ = write!(hex, "{byte:02x}");
-    }
-    SecretHash(hex.into())
+    SecretHash(hex(&Sha256::digest(secret.as_bytes())).into())
 }

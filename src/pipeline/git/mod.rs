@@ -31,6 +31,7 @@ use crate::clock::boot_now;
 use crate::inventory::pipelines::Repository;
 use crate::inventory::secrets;
 use crate::protocol::builds::Checkout;
+use crate::units::hex;
 
 /// How long one thing that is asked of git may take.
 pub const TIME_MAX: Duration = Duration::from_secs(120);
@@ -359,7 +360,7 @@ fn mirror_name(url: &str) -> String {
     let last = url.trim_end_matches('/').rsplit(['/', ':']).next().unwrap_or_default();
     let plain = last.trim_end_matches(".git").chars().filter(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'));
     let plain: String = plain.take(40).collect();
-    format!("{plain}-{}.git", &names::hex(&Sha256::digest(url.as_bytes()))[..16])
+    format!("{plain}-{}.git", &hex(&Sha256::digest(url.as_bytes()))[..16])
 }
 
 /// A repository's mirror.
@@ -392,7 +393,7 @@ impl Mirror<'_> {
 
     /// Keeps the commit from being tidied away, until another one of its ref takes its place.
     async fn keep(&self, git_ref: &str, commit: &Sha) -> Result<(), GitError> {
-        let name = format!("refs/leasehold/{}", &names::hex(&Sha256::digest(git_ref.as_bytes()))[..32]);
+        let name = format!("refs/leasehold/{}", &hex(&Sha256::digest(git_ref.as_bytes()))[..32]);
         self.run(&["update-ref", "--no-deref", &name, commit.as_str()], LINE_BYTES_MAX).await.map(drop)
     }
 

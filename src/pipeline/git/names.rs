@@ -1,7 +1,5 @@
 //! Names of refs that come from outside: none becomes an option, a pattern or a path.
 
-use std::fmt::Write as _;
-
 /// Bytes of a ref's name, at most.
 const REF_BYTES_MAX: usize = 1024;
 
@@ -31,14 +29,6 @@ pub fn check_ref(name: &str) -> Result<(), String> {
 #[must_use]
 pub fn full_ref(name: &str) -> String {
     if name.starts_with("refs/") { name.to_owned() } else { format!("refs/heads/{name}") }
-}
-
-/// Hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 #[cfg(test)]

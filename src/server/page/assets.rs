@@ -2,7 +2,6 @@
 //!
 //! A name never has another content, so browsers keep it for ever and a new version is a new name.
 
-use std::fmt::Write as _;
 use std::sync::LazyLock;
 
 use axum::extract::Path;
@@ -12,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::palette;
 use crate::server::http::problem;
+use crate::units::hex;
 
 /// A file that pages load.
 pub struct Asset {
@@ -23,10 +23,7 @@ pub struct Asset {
 
 impl Asset {
     fn new(stem: &str, extension: &str, kind: &'static str, text: String) -> Self {
-        let hash = Sha256::digest(text.as_bytes()).iter().take(8).fold(String::new(), |mut hash, byte| {
-            let _ = write!(hash, "{byte:02x}");
-            hash
-        });
+        let hash = hex(&Sha256::digest(text.as_bytes())[..8]);
         Self { name: format!("{stem}-{hash}.{extension}"), kind, text }
     }
 
