@@ -20,7 +20,7 @@ pub mod search;
 pub mod source;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use tokio::task::JoinHandle;
@@ -117,4 +117,13 @@ impl Tasks {
             }
         }
     }
+}
+
+/// Makes ring what TLS is done with, once in a process, where nobody chose before: of this process's libraries
+/// all can go by any. To be called before a client of HTTP is made.
+fn use_ring() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
 }

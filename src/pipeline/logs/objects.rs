@@ -7,7 +7,7 @@
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path as FilePath;
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use object_store::{ClientConfigKey, ObjectStore, ObjectStoreExt, RetryConfig};
 
 use crate::builds::log::LogId;
 use crate::clock;
+use crate::pipeline::use_ring;
 
 /// How long one request to a bucket may take. An append waits for it, and its sender for the append.
 const REQUEST_TIMEOUT: &str = "20s";
@@ -148,12 +149,4 @@ fn chance() -> String {
     let mut chance = clock::random_secret();
     chance.truncate(CHANCE_DIGITS);
     chance
-}
-
-/// Makes ring what TLS is done with, once in a process, where nobody chose before.
-fn use_ring() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
 }

@@ -16,6 +16,7 @@ use super::{Account, Place, Settings};
 use crate::builds::status::Status;
 use crate::clock::wall_now_ms;
 use crate::inventory::secrets;
+use crate::pipeline::use_ring;
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -55,8 +56,7 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn new(settings: Settings) -> Self {
-        // Somebody may have installed one before: of this process's libraries all can go by any.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        use_ring();
         let client = Client::builder()
             .user_agent(concat!("leasehold/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())

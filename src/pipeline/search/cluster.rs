@@ -16,6 +16,7 @@ use crate::builds::log::LogId;
 use crate::core::inventory::SecretRef;
 use crate::inventory::pipelines::SearchSettings;
 use crate::inventory::secrets;
+use crate::pipeline::use_ring;
 use crate::store::builds::search::{Candidate, Narrowing, PieceId};
 
 /// The index's name where the URL has no path.
@@ -70,8 +71,7 @@ pub(super) struct Cluster {
 impl Cluster {
     /// The cluster of the settings; nothing is sent yet.
     pub(super) fn new(url: &str, settings: &SearchSettings) -> std::result::Result<Self, String> {
-        // Somebody may have installed one before: of this process's libraries all can go by any.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        use_ring();
         let mut url = Url::parse(url).map_err(|error| format!("[search] url: {error}"))?;
         let path = url.path().trim_matches('/').to_owned();
         // `https://host/prefix/index`: what stands before the index may be a proxy's.
