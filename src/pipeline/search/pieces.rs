@@ -1,4 +1,9 @@
 //! A log as the pieces that an index knows.
+//!
+//! Lines go in whole, each as [`shown`] has it, so that a piece ends with the line that fills it: by bytes of
+//! text, or by lines where they are short. A piece without a word is left out, and takes no number. So are
+//! those behind the last that has a number: the end of a log of gigabytes, or of hundreds of megabytes of
+//! lines of one letter, is not searched.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -8,10 +13,10 @@ use crate::builds::log::LogId;
 use crate::pipeline::logs::Line;
 use crate::store::builds::search::{IndexPiece, PieceId};
 
-/// Bytes of text in a piece. Smaller ones narrow better, larger ones are fewer: at this size a scan takes
+/// Bytes of text that fill a piece. Smaller ones narrow better, larger ones are fewer: at this size a scan takes
 /// about a millisecond.
 const PIECE_BYTES: usize = 64 * 1024;
-/// Lines in a piece.
+/// Lines that fill a piece.
 const PIECE_LINES: u64 = 4_096;
 
 /// A piece, and what it says.
@@ -66,7 +71,6 @@ impl Cutter {
         if words.is_empty() {
             return None;
         }
-        // A log of more pieces than have numbers is longer than any that is kept.
         let id = PieceId::new(self.log, self.nth)?;
         self.nth += 1;
         let words = words.into_iter().collect();
