@@ -6,7 +6,7 @@ use std::process::Command;
 
 use leasehold::protocol::builds::LogStored;
 
-use super::common::broker::Broker;
+use super::common::broker::{Broker, reserve_port};
 use super::common::http::{self, Answer};
 use super::common::process;
 use super::common::random::Random;
@@ -218,4 +218,19 @@ fn a_bucket_in_the_clear_is_refused_unless_that_is_meant() {
     command.env("AWS_ENDPOINT_URL", "http://127.0.0.1:9").env_remove("AWS_ALLOW_HTTP");
     let refused = process::run(&mut command).exits(1);
     assert!(refused.stderr.contains("AWS_ALLOW_HTTP"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_bucket_that_cannot_be_reached_is_known_before_there_is_a_log() {
+    let repo = Repo::new();
+    // Nobody listens on what is bound and no more.
+    let (_reserved, port) = reserve_port();
+    let mut broker = setup(&repo, &format!("{}[logs]\nurl = \"s3://lab-logs/ci\"\n", pipeline("unit", "")))
+        .env("AWS_ENDPOINT_URL", format!("http://127.0.0.1:{port}"))
+        .env("AWS_ALLOW_HTTP", "true")
+        .env("AWS_ACCESS_KEY_ID", "key-id")
+        .env("AWS_SECRET_ACCESS_KEY", "secret")
+        .start();
+    let said = broker.process().stderr.wait_for("logs cannot be kept in s3://lab-logs/ci");
+    assert!(said.contains(&format!("GET http://127.0.0.1:{port}/lab-logs")), "{said}");
 }

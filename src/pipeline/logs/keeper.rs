@@ -48,6 +48,14 @@ impl Logs {
     /// Looks after logs until it is stopped. To be run once, in the broker that leads.
     pub async fn keep(self, retention: Retention, stop: CancellationToken) {
         let mut forgot_at = None;
+        // Known before a build has printed a segment, and not only by that.
+        if let Err(error) = self.inner.objects.ask().await.map_err(LogError::from) {
+            tracing::warn!(
+                %error,
+                "logs cannot be kept in {}; what builds print waits with their agents until they can",
+                self.inner.objects.name()
+            );
+        }
         while !stop.is_cancelled() {
             self.look_after().await;
             let now = boot_now();

@@ -350,7 +350,7 @@ impl Logs {
         let objects = self.inner.objects.clone();
         tokio::spawn(async move {
             let names = names.iter().map(|name| object_store::path::Path::from(&**name)).collect();
-            if let Err(error) = objects.delete(names).await {
+            if let Err(error) = objects.delete(names).await.map_err(LogError::from) {
                 tracing::warn!(%error, "parts of a log that are not kept could not be deleted yet");
             }
         });
@@ -458,7 +458,7 @@ impl fmt::Display for LogError {
         match self {
             Self::Compression(error) => write!(f, "a part of a log could not be packed or unpacked: {error}"),
             Self::Damaged(what) => f.write_str(what),
-            Self::Objects(error) => write!(f, "the object store of logs: {error}"),
+            Self::Objects(error) => write!(f, "the place of logs: {}", objects::said(error)),
             Self::Passed => f.write_str("another broker has written to the log meanwhile"),
             Self::Store(error) => error.fmt(f),
         }

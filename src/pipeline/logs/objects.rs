@@ -30,6 +30,8 @@ const RETRY_TIMEOUT: Duration = Duration::from_secs(30);
 const OFFSET_DIGITS: usize = 14;
 /// Hexadecimal digits of chance in a name.
 const CHANCE_DIGITS: usize = 16;
+/// What is said of an answer that is no S3's, characters.
+const SAID_CHARS_MAX: usize = 500;
 
 /// An object store.
 #[derive(Clone, Debug)]
@@ -115,6 +117,11 @@ impl Objects {
         format!("{folder}/{offset:0OFFSET_DIGITS$}-{}.zst", chance()).into()
     }
 
+    /// Asks for the name of any object: whether it can be reached, with these keys.
+    pub(super) async fn ask(&self) -> object_store::Result<()> {
+        self.store.list(None).next().await.transpose().map(drop)
+    }
+
     /// Stores an object; it is there for good when this answers.
     pub(super) async fn put(&self, name: &str, object: Vec<u8>) -> object_store::Result<()> {
         self.store.put(&Path::from(name), object.into()).await.map(drop)
@@ -142,6 +149,16 @@ impl Objects {
     pub(super) async fn of_folder(&self, folder: &str) -> object_store::Result<Vec<Path>> {
         let found = self.store.list(Some(&Path::from(folder)));
         found.map_ok(|object| object.location).try_collect().await
+    }
+}
+
+/// What went wrong, in one line: S3's own code and words where it has answered with them, and what was asked.
+pub(super) fn said(error: &object_store::Error) -> String {
+    let text = error.to_string();
+    let part = |from: &str, to: &str| text.split_once(from)?.1.split_once(to).map(|(part, _)| part);
+    match (part("<Code>", "</Code>"), part("<Message>", "</Message>"), part("Error performing ", " in ")) {
+        (Some(code), Some(message), Some(asked)) => format!("{code}: {message} ({asked})"),
+        _ => text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(SAID_CHARS_MAX).collect(),
     }
 }
 

@@ -51,7 +51,7 @@ fn megabytes_arrive_whole_whatever_fails_on_the_way() {
 #[test]
 fn a_broker_that_is_away_gets_it_all_when_it_is_back() {
     let mut lab = StandIn::new(LAB);
-    let _agent = lab.agent(&[]);
+    let agent = lab.agent(&[]);
     let fifo = lab.fifo();
     let script = format!("seq 0 99; cat {} > /dev/null; seq 100 299999", fifo.display());
     let build = lab.build(&[], &[("print", &script)], |_| {});
@@ -60,9 +60,11 @@ fn a_broker_that_is_away_gets_it_all_when_it_is_back() {
     let before = lab.stored(build);
     std::fs::write(fifo.path(), "go on\n").expect("the step reads it");
     crate::common::wait::until("it is kept on disk meanwhile", || spooled(&lab, build) > 1_900_000);
+    agent.stderr.wait_for("build #1: its log waits on this disk until it can be stored: ");
     assert_eq!(lab.stored(build), before);
     lab.away(false);
     is_whole(&lab, build, &numbers(300_000));
+    agent.stderr.wait_for("build #1: its log is being stored again");
 }
 
 #[test]

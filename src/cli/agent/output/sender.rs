@@ -115,12 +115,15 @@ impl Sender {
         until: &watch::Receiver<Option<BootTime>>,
     ) -> Result<(), Sent> {
         let ends = chunk.offset + chunk.bytes.len() as u64;
-        let (mut skip, mut pause_ms) = (0_usize, PAUSE_MS);
+        let (mut skip, mut pause_ms, mut is_said) = (0_usize, PAUSE_MS, false);
         loop {
             let offset = chunk.offset + skip as u64;
             let why = match self.put(offset, body(chunk, skip, in_line)).await {
                 Heard::Stored(stored) if stored >= ends => {
                     spool.acknowledge(ends);
+                    if is_said {
+                        eprintln!("leasehold: build #{}: its log is being stored again", self.build);
+                    }
                     return Ok(());
                 }
                 Heard::Stored(stored) if stored > offset => {
@@ -143,6 +146,10 @@ impl Sender {
             };
             let wait = Duration::from_millis(pause_ms / 2 + jitter(pause_ms / 2 + 1));
             pause_ms = (pause_ms * 2).min(PAUSE_MS_MAX);
+            if pause_ms == PAUSE_MS_MAX && !is_said {
+                is_said = true;
+                eprintln!("leasehold: build #{}: its log waits on this disk until it can be stored: {why}", self.build);
+            }
             if !may_wait(wait, until).await {
                 return Err(Sent::Failed(why));
             }

@@ -31,6 +31,8 @@ struct Stored {
     objects: BTreeMap<String, Bytes>,
     /// Answers that are to be 500.
     to_fail: usize,
+    /// There is no such bucket.
+    is_missing: bool,
     /// Requests that were not signed as they must be.
     unsigned: usize,
 }
@@ -72,6 +74,9 @@ async fn answer(State(stored): State<Shared>, method: Method, uri: Uri, headers:
         stored.to_fail -= 1;
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     }
+    if stored.is_missing {
+        return (StatusCode::NOT_FOUND, NO_BUCKET).into_response();
+    }
     let query = uri.query().unwrap_or_default();
     let key = uri.path().strip_prefix("/lab-logs").expect("the bucket").trim_start_matches('/').to_owned();
     match method {
@@ -97,6 +102,9 @@ async fn answer(State(stored): State<Shared>, method: Method, uri: Uri, headers:
     }
 }
 
+/// As SeaweedFS says it.
+const NO_BUCKET: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>NoSuchBucket</Code>\
+    <Message>The specified bucket does not exist</Message><Resource>/lab-logs/x</Resource></Error>";
 const MOMENT: &str = "Fri, 27 Nov 2026 10:00:00 GMT";
 
 fn list(stored: &Stored, query: &str) -> Response {
@@ -174,6 +182,21 @@ async fn a_bucket_that_stumbles_is_asked_again() {
     stored.lock().unwrap().to_fail = 1;
     append(&logs, &source, 100, 300).await.unwrap();
     check(&logs, &source, ROOMY).await;
+}
+
+#[tokio::test]
+async fn what_a_bucket_refuses_is_said_in_its_words_on_one_line() {
+    let (stored, endpoint) = bucket().await;
+    stored.lock().unwrap().is_missing = true;
+    let logs = logs(&endpoint);
+    let source = numbered(40);
+    append(&logs, &source, 0, 50).await.unwrap();
+    let Err(AppendError::Failed(error)) = append(&logs, &source, 50, 400).await else { panic!("it is stored") };
+    let said = error.to_string();
+    let expected = format!(
+        "the place of logs: NoSuchBucket: The specified bucket does not exist (PUT {endpoint}/lab-logs/a/prefix/7/1-"
+    );
+    assert!(said.starts_with(&expected) && said.ends_with(".zst)"), "{said}");
 }
 
 #[tokio::test]
