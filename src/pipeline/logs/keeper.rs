@@ -49,7 +49,7 @@ impl Logs {
     pub async fn keep(self, retention: Retention, stop: CancellationToken) {
         let mut forgot_at = None;
         // Known before a build has printed a segment, and not only by that.
-        if let Err(error) = self.inner.objects.ask().await.map_err(LogError::from) {
+        if let Err(error) = self.place_is_there().await {
             tracing::warn!(
                 %error,
                 "logs cannot be kept in {}; what builds print waits with their agents until they can",

@@ -298,6 +298,14 @@ impl Logs {
         Ok(Following { told, _open: open })
     }
 
+    /// Whether the place of logs is there at all.
+    ///
+    /// # Errors
+    /// Why no log can be read now.
+    pub async fn place_is_there(&self) -> Result<(), LogError> {
+        Ok(self.inner.objects.ask().await?)
+    }
+
     /// Deletes all logs of these builds.
     ///
     /// # Errors

@@ -38,6 +38,8 @@ const SAID_CHARS_MAX: usize = 500;
 pub struct Objects {
     store: Arc<dyn ObjectStore>,
     name: Arc<str>,
+    /// Where it is a folder.
+    folder: Option<Arc<FilePath>>,
 }
 
 impl Objects {
@@ -50,7 +52,7 @@ impl Objects {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| said(&error))?;
         let store = LocalFileSystem::new_with_prefix(path).map_err(|error| said(&error))?;
         let store = store.with_fsync(true).with_automatic_cleanup(true);
-        Ok(Self { store: Arc::new(store), name: path.to_string_lossy().into() })
+        Ok(Self { store: Arc::new(store), name: path.to_string_lossy().into(), folder: Some(path.into()) })
     }
 
     /// By URL: `file:///FOLDER`, or `s3://BUCKET/PREFIX` with keys, region and endpoint from the variables
@@ -91,14 +93,14 @@ impl Objects {
         let builder = builder.with_bucket_name(bucket).with_config(timeout, REQUEST_TIMEOUT);
         let store = builder.with_retry(retry).build().map_err(|error| format!("{url}: {error}"))?;
         let prefix = Path::parse(prefix.trim_end_matches('/')).map_err(|error| format!("{url}: {error}"))?;
-        Ok(Self { store: Arc::new(PrefixStore::new(store, prefix)), name: url.into() })
+        Ok(Self { store: Arc::new(PrefixStore::new(store, prefix)), name: url.into(), folder: None })
     }
 
     /// Any store, for tests.
     #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn of(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store, name: "a store of a test".into() }
+        Self { store, name: "a store of a test".into(), folder: None }
     }
 
     /// What people call it.
@@ -117,8 +119,16 @@ impl Objects {
         format!("{folder}/{offset:0OFFSET_DIGITS$}-{}.zst", chance()).into()
     }
 
-    /// Asks for the name of any object: whether it can be reached, with these keys.
+    /// Whether it is there at all: the folder, or the bucket with these keys.
+    ///
+    /// # Errors
+    /// Why nothing can be read from it now, whatever is asked for.
     pub(super) async fn ask(&self) -> object_store::Result<()> {
+        if let Some(folder) = &self.folder {
+            // One that is gone is listed as an empty one.
+            let gone = |error: std::io::Error| object_store::Error::Generic { store: "folder", source: error.into() };
+            return tokio::fs::read_dir(folder).await.map(drop).map_err(gone);
+        }
         self.store.list(None).next().await.transpose().map(drop)
     }
 
@@ -155,7 +165,7 @@ impl Objects {
 /// What went wrong, in one line: S3's own code and words where it has answered with them, and what was asked.
 pub(super) fn said(error: &object_store::Error) -> String {
     let text = error.to_string();
-    let part = |from: &str, to: &str| text.split_once(from)?.1.split_once(to).map(|(part, _)| part);
+    let part = |from: &str, to: &str| text.rsplit_once(from)?.1.split_once(to).map(|(part, _)| part);
     match (part("<Code>", "</Code>"), part("<Message>", "</Message>"), part("Error performing ", " in ")) {
         (Some(code), Some(message), Some(asked)) => format!("{code}: {message} ({asked})"),
         _ => text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(SAID_CHARS_MAX).collect(),

@@ -197,6 +197,8 @@ async fn what_a_bucket_refuses_is_said_in_its_words_on_one_line() {
         "the place of logs: NoSuchBucket: The specified bucket does not exist (PUT {endpoint}/lab-logs/a/prefix/7/1-"
     );
     assert!(said.starts_with(&expected) && said.ends_with(".zst)"), "{said}");
+    let said = logs.place_is_there().await.unwrap_err().to_string();
+    assert!(said.contains(&format!("(GET {endpoint}/lab-logs?list-type=2")), "{said}");
 }
 
 #[tokio::test]
