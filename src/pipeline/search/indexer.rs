@@ -137,11 +137,14 @@ impl Search {
                     memory.tries.remove(&entry.log);
                     batch.done.push(*entry);
                 }
-                Err(error) if !is_its_own(&error) => {
-                    self.flush(&mut batch).await?;
-                    return Err(Trouble::Logs(error));
-                }
                 Err(error) => {
+                    let error = match self.its_own(error).await {
+                        Ok(error) => error,
+                        Err(error) => {
+                            self.flush(&mut batch).await?;
+                            return Err(Trouble::Logs(error));
+                        }
+                    };
                     let tries = memory.tries.entry(entry.log).or_default();
                     *tries += 1;
                     if *tries >= TRIES_MAX {
@@ -156,6 +159,15 @@ impl Search {
         self.flush(&mut batch).await?;
         // All that could be done is done: what is left could not be read, and is tried again after a pause.
         Ok(!entries.is_empty() && memory.tries.is_empty())
+    }
+
+    /// Why a log cannot be read, where that is its own fault; the error is why none can be at present. A bucket
+    /// that is gone says of each object that it is not there.
+    async fn its_own(&self, error: LogError) -> Result<LogError, LogError> {
+        if !is_its_own(&error) {
+            return Err(error);
+        }
+        self.inner.logs.place_is_there().await.map(|()| error)
     }
 
     /// Whether there is something for a cluster, which may have lost its index since it was asked last, also

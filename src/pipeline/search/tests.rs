@@ -134,12 +134,33 @@ async fn a_store_of_logs_that_is_away_makes_no_log_be_given_up() {
     let mut memory = Memory::default();
     world.objects_away(true);
     for _ in 0..10 {
-        assert!(search.index_some(&mut memory).await.unwrap_err().to_string().contains("object store"));
+        assert!(search.index_some(&mut memory).await.unwrap_err().to_string().contains("the place of logs"));
     }
     assert_eq!(world.store.search.to_index_count().await.unwrap(), 6);
     world.objects_away(false);
     index_as(&search, &mut memory).await;
     some_answers(&search).await;
+}
+
+#[tokio::test]
+async fn only_a_log_that_is_gone_from_a_place_that_is_there_is_given_up() {
+    let world = World::new().await;
+    let search = world.search(None);
+    world.build(1, "acme/app", Phase::Passed, &["needle\n"]).await;
+    world.build(2, "acme/app", Phase::Passed, &["needle\n"]).await;
+    let mut memory = Memory::default();
+    std::fs::rename(world.logs_folder(), world.logs_folder().with_extension("away")).unwrap();
+    for _ in 0..5 {
+        let trouble = search.index_some(&mut memory).await.unwrap_err();
+        assert!(trouble.to_string().starts_with("the place of logs: "), "{trouble}");
+    }
+    std::fs::rename(world.logs_folder().with_extension("away"), world.logs_folder()).unwrap();
+    std::fs::remove_dir_all(world.logs_folder().join("1")).unwrap();
+    assert!(!search.index_some(&mut memory).await.unwrap(), "it is tried again");
+    assert_eq!(found(&search, "needle").await, [(2, 1, 1)]);
+    assert!(!search.index_some(&mut memory).await.unwrap());
+    search.index_some(&mut memory).await.unwrap();
+    assert_eq!(world.store.search.to_index_count().await.unwrap(), 0);
 }
 
 #[tokio::test]

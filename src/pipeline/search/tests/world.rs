@@ -1,5 +1,6 @@
 //! Builds with logs, as they are when they are over.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +43,11 @@ impl World {
         let settings = SearchSettings { url, user: None, password: None };
         let (tables, builds) = (self.store.search.clone(), self.store.builds.clone());
         Search::new(tables, builds, self.logs.clone(), &settings).unwrap()
+    }
+
+    /// Where the logs are.
+    pub(super) fn logs_folder(&self) -> PathBuf {
+        self.folder.path().join("logs")
     }
 
     /// A build that is over, with a log for each attempt, made ten milliseconds after the one before.
