@@ -48,13 +48,16 @@ impl Logs {
     /// Looks after logs until it is stopped. To be run once, in the broker that leads.
     pub async fn keep(self, retention: Retention, stop: CancellationToken) {
         let mut forgot_at = None;
-        // Known before a build has printed a segment, and not only by that.
-        if let Err(error) = self.place_is_there().await {
-            tracing::warn!(
-                %error,
-                "logs cannot be kept in {}; what builds print waits with their agents until they can",
-                self.inner.objects.name()
-            );
+        // Known before a build has printed a segment, and not only by that. A server that hangs is given up late.
+        tokio::select! {
+            there = self.place_is_there() => if let Err(error) = there {
+                tracing::warn!(
+                    %error,
+                    "logs cannot be kept in {}; what builds print waits with their agents until they can",
+                    self.inner.objects.name()
+                );
+            },
+            () = stop.cancelled() => return,
         }
         while !stop.is_cancelled() {
             self.look_after().await;

@@ -161,13 +161,17 @@ impl Search {
         Ok(!entries.is_empty() && memory.tries.is_empty())
     }
 
-    /// Why a log cannot be read, where that is its own fault; the error is why none can be at present. A bucket
-    /// that is gone says of each object that it is not there.
+    /// Why a log cannot be read, where that is its own fault; the error is why none can be at present.
     async fn its_own(&self, error: LogError) -> Result<LogError, LogError> {
-        if !is_its_own(&error) {
-            return Err(error);
+        match error {
+            // What could not be worked on is this log's bytes.
+            LogError::Compression(_) | LogError::Damaged(_) => Ok(error),
+            // A bucket or a folder that is gone says so of each object.
+            LogError::Objects(object_store::Error::NotFound { .. }) => {
+                self.inner.logs.place_is_there().await.map(|()| error)
+            }
+            LogError::Objects(_) | LogError::Passed | LogError::Store(_) => Err(error),
         }
-        self.inner.logs.place_is_there().await.map(|()| error)
     }
 
     /// Whether there is something for a cluster, which may have lost its index since it was asked last, also
@@ -275,16 +279,6 @@ struct Batch {
     bytes: usize,
     /// Entries whose pieces are all sent, or among those here.
     done: Vec<ToIndex>,
-}
-
-/// Whether it is this one log that cannot be read, and not whatever logs are in.
-const fn is_its_own(error: &LogError) -> bool {
-    match error {
-        // What could not be worked on is this log's bytes.
-        LogError::Compression(_) | LogError::Damaged(_) => true,
-        LogError::Objects(error) => matches!(error, object_store::Error::NotFound { .. }),
-        LogError::Passed | LogError::Store(_) => false,
-    }
 }
 
 fn failed(source: Box<dyn std::error::Error + Send + Sync>) -> StoreError {
