@@ -152,7 +152,7 @@ fn build(id: u64) -> Build {
     let build = json!({
         "id": id, "repository": "acme/app", "by": "ann", "phase": "running", "attempt": 1, "plan": plan,
         "subject": { "line": { "pull": 7 }, "sha": "a".repeat(40), "git_ref": "refs/pull/7/head", "fork": false },
-        "cause": { "cause": "asked" }, "key_hash": leasehold::server::convert::secret_hash(KEY).0, "reported": false,
+        "cause": { "cause": "asked" }, "key_hash": leasehold::engine::input::secret_hash(KEY).0, "reported": false,
         "times": { "created_ms": 1, "queued_ms": 1, "prepared_ms": 1, "begun_ms": 1, "ended_ms": null },
     });
     serde_json::from_value(build).expect("a build")

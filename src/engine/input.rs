@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::clock::BootTime;
@@ -21,6 +22,13 @@ use crate::protocol::call::{
 use crate::protocol::error::{CloseReason, RpcError};
 use crate::protocol::info::{ApplyInfo, ClaimInfo};
 use crate::protocol::rpc::Id;
+use crate::units::hex;
+
+/// What the books keep of a secret.
+#[must_use]
+pub fn secret_hash(secret: &str) -> SecretHash {
+    SecretHash(hex(&Sha256::digest(secret.as_bytes())).into())
+}
 
 /// A socket's number; never used twice in a process.
 pub type SocketId = u64;

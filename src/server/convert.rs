@@ -11,7 +11,6 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value as Wire;
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
 
 use crate::core::apply::{Declared, DeclaredResource, check_spec};
 use crate::core::claim::{ClaimSpec, Retry};
@@ -26,7 +25,7 @@ use crate::core::need::{Need, check_needs};
 use crate::core::refusal::Refusal;
 use crate::core::session::{Provider, SecretHash};
 use crate::core::types::{Key, LabTime, LeaseId, Owner, ProviderName, ResourceName, SessionId, Value};
-use crate::engine::input::Call;
+use crate::engine::input::{Call, secret_hash};
 use crate::engine::query::refusal_error;
 use crate::protocol::call::{
     ClaimRequest, Empty, LeaseCancel, LeaseExtend, LeaseRelease, ProvidedResource, ProviderProvide, RetryRequest,
@@ -434,18 +433,6 @@ pub fn key_hash(key: &str) -> Result<SecretHash, RpcError> {
 /// `invalid_params`.
 pub fn resource_name(text: &str) -> Result<ResourceName, RpcError> {
     ResourceName::parse(text).map_err(|error| invalid(error.to_string()))
-}
-
-/// What the books keep of a secret.
-#[must_use]
-pub fn secret_hash(secret: &str) -> SecretHash {
-    let digest = Sha256::digest(secret.as_bytes());
-    let mut hex = String::with_capacity(64);
-    for byte in digest {
-        hex.push(char::from_digit(u32::from(byte >> 4), 16).expect("four bits are a hex digit"));
-        hex.push(char::from_digit(u32::from(byte & 15), 16).expect("four bits are a hex digit"));
-    }
-    SecretHash(hex.into())
 }
 
 /// A refusal of the form of a request.

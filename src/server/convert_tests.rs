@@ -2,10 +2,10 @@
 
 use serde_json::value::RawValue;
 
-use super::{call, claim_spec, key_hash, owner, secret_hash};
+use super::{call, claim_spec, key_hash, owner};
 use crate::core::command::TtlAsk;
 use crate::core::need::Count;
-use crate::engine::input::Call;
+use crate::engine::input::{Call, secret_hash};
 use crate::protocol::call::ClaimRequest;
 
 const LOCAL: std::net::IpAddr = std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);

@@ -19,10 +19,9 @@ use crate::core::limits::Limits;
 use crate::core::tables::Batch;
 use crate::core::types::SessionId;
 use crate::engine::held::Output;
-use crate::engine::input::{Answer, Call, Input, LastRead, Outgoing, SocketId, Takeover};
+use crate::engine::input::{Answer, Call, Input, LastRead, Outgoing, SocketId, Takeover, secret_hash};
 use crate::engine::machine::{Machine, Options};
 use crate::protocol::rpc::Id;
-use crate::server::convert::secret_hash;
 use crate::server::websocket::message::{self, Read};
 
 /// Messages that wait for a socket at most; one more and it is cut off.

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
 use super::spec;
@@ -16,14 +15,12 @@ use crate::builds::plan::EXECUTOR_POOL;
 use crate::clock::{BootTime, boot_now, random_secret};
 use crate::core::claim::ClaimSpec;
 use crate::core::command::TtlAsk;
-use crate::core::session::SecretHash;
 use crate::core::types::{Key, Owner};
 use crate::engine::handle::Handle;
-use crate::engine::input::{Answer, Call, Input, LastRead, Notice, Outgoing, SocketId};
+use crate::engine::input::{Answer, Call, Input, LastRead, Notice, Outgoing, SocketId, secret_hash};
 use crate::protocol::error::RpcError;
 use crate::protocol::info::ClaimInfo;
 use crate::protocol::rpc::Id;
-use crate::units::hex;
 
 /// Messages that may wait for a claim's task, which does nothing but read them.
 const OUTBOUND_MAX: usize = 64;
@@ -164,7 +161,7 @@ impl Talk {
             closing: false,
         };
         let secret: Arc<str> = random_secret().into();
-        let hash = hash_of(&secret);
+        let hash = secret_hash(&secret);
         let Opening { instance, owner, pools, .. } = opening;
         let ttl = TtlAsk::Pools(pools);
         talk.call(OPEN, Call::Open { instance: instance.clone(), owner, ttl, secret: secret.clone(), hash }).await?;
@@ -352,9 +349,4 @@ impl Talk {
         }
         self.ask().await
     }
-}
-
-/// What the books keep of a secret.
-fn hash_of(secret: &str) -> SecretHash {
-    SecretHash(hex(&Sha256::digest(secret.as_bytes())).into())
 }

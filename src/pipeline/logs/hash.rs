@@ -7,7 +7,7 @@ use sha2_kept::Digest;
 use sha2_kept::Sha256;
 use sha2_kept::digest::common::hazmat::{SerializableState, SerializedState};
 
-use super::hexadecimal;
+use crate::units::hex;
 
 /// The hash of all bytes so far.
 #[derive(Clone, Debug)]
@@ -40,12 +40,12 @@ impl Hash {
 
     /// The state between appends, as hexadecimal digits.
     pub(super) fn kept(&self) -> String {
-        hexadecimal(&self.0.serialize())
+        hex(&self.0.serialize())
     }
 
     /// The hash if no more bytes come, as hexadecimal digits.
     pub(super) fn finished(&self) -> String {
-        hexadecimal(&self.0.clone().finalize())
+        hex(&self.0.clone().finalize())
     }
 }
 

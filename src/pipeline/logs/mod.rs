@@ -27,7 +27,6 @@ mod tests;
 mod writer;
 
 use std::fmt;
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -485,11 +484,4 @@ impl From<object_store::Error> for LogError {
     fn from(error: object_store::Error) -> Self {
         Self::Objects(error)
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -10,11 +10,12 @@ use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::keeper::Retention;
-use super::{AppendError, FinishError, Line, LogId, LogLimits, Logs, Part, hexadecimal};
+use super::{AppendError, FinishError, Line, LogId, LogLimits, Logs, Part};
 use crate::builds::build::{Build, BuildId, LogEnd, Phase};
 use crate::clock::wall_now_ms;
 use crate::protocol::log_times::LineTimes;
 use crate::store::builds::logs::LogTables as _;
+use crate::units::hex;
 use world::{Fault, World};
 
 const ID: LogId = LogId { build: BuildId(7), attempt: 1 };
@@ -46,7 +47,7 @@ fn begun_with(before: &[u8], bytes: &[u8]) -> u64 {
 }
 
 fn end_of(bytes: &[u8]) -> LogEnd {
-    LogEnd { bytes: bytes.len() as u64, lines: begun(bytes), sha256: hexadecimal(&Sha256::digest(bytes)).into() }
+    LogEnd { bytes: bytes.len() as u64, lines: begun(bytes), sha256: hex(&Sha256::digest(bytes)).into() }
 }
 
 /// Appends `source[from..to]`.

@@ -19,6 +19,7 @@ use super::mask::Masker;
 use super::spool::{Room, SpoolWriter};
 use crate::clock::wall_now_ms;
 use crate::protocol::builds::LogEndInfo;
+use crate::units::hex;
 
 /// Bytes that are read at once, and that the pipe holds where the system lets it.
 const PIPE_BYTES: usize = 1024 * 1024;
@@ -171,8 +172,7 @@ impl Tap {
         self.drain();
         let mut intake = self.shared.intake();
         intake.ledger.spool.finish();
-        let hash = std::mem::take(&mut intake.ledger.hash).finalize();
-        let sha256 = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = hex(&std::mem::take(&mut intake.ledger.hash).finalize());
         intake.failed.send_replace(Some("it is finished".to_owned()));
         LogEndInfo { bytes: intake.ledger.bytes, lines: intake.ledger.lines, sha256 }
     }
