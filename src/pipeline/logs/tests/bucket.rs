@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -17,9 +18,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use object_store::aws::AmazonS3Builder;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
-use super::super::{AppendError, Logs, Objects};
+use super::super::{AppendError, Logs, Objects, Retention};
 use super::world::World;
 use super::{ID, ROOMY, append, append_all, check, end_of, numbered};
 
@@ -199,6 +201,18 @@ async fn what_a_bucket_refuses_is_said_in_its_words_on_one_line() {
     assert!(said.starts_with(&expected) && said.ends_with(".zst)"), "{said}");
     let said = logs.place_is_there().await.unwrap_err().to_string();
     assert!(said.contains(&format!("(GET {endpoint}/lab-logs?list-type=2")), "{said}");
+}
+
+#[tokio::test]
+async fn a_bucket_that_hangs_does_not_hold_up_a_broker_that_stops() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stop = CancellationToken::new();
+    let keeping = logs(&format!("http://{}", listener.local_addr().unwrap())).keep(Retention::default(), stop.clone());
+    let keeping = tokio::spawn(keeping);
+    let _unanswered = listener.accept().await.unwrap();
+    stop.cancel();
+    // Less than a request is waited for.
+    tokio::time::timeout(Duration::from_secs(15), keeping).await.expect("it stops").unwrap();
 }
 
 #[tokio::test]
