@@ -44,6 +44,18 @@ async fn a_million_lines_are_a_few_rows() {
         assert_eq!(browser.run(apart).await, true, "rows at {part}");
         rows_are_few(&browser).await;
     }
+    // One that the page hears of late is not taken back by what it does after the one before.
+    browser
+        .run(
+            "const view = document.getElementById('view'), all = view.scrollHeight - view.clientHeight;
+             view.addEventListener('scroll', () => {
+                 for (const end = performance.now() + 200; performance.now() < end;);
+                 view.scrollTop = 0.6 * all;
+             }, { once: true });
+             view.scrollTop = 0.2 * all;",
+        )
+        .await;
+    browser.until(&format!("Math.abs(0.6 * {LINES} - +document.querySelector('#shown .l').id.slice(1)) < 150")).await;
     // In small steps too, where each moves by as much as it says.
     browser.run("location.hash = '#L700000'").await;
     browser.until(&text(700_000)).await;

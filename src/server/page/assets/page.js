@@ -132,6 +132,12 @@
     settle();
   };
   let before = 0; // the scrollTop of the last event
+  const settleAfter = () => {
+    // It was moved again, and the event of that is yet to come.
+    if (Math.abs(view.scrollTop - before) > 1) return;
+    settle();
+    before = view.scrollTop;
+  };
   view.addEventListener("scroll", () => {
     const at = view.scrollTop;
     if (told >= 0 && Math.abs(at - told) <= 1) {
@@ -150,7 +156,7 @@
     following = more && atEnd;
     showFollowing();
     clearTimeout(settling);
-    if (full() > HEIGHT_MAX) settling = setTimeout(() => (settle(), (before = view.scrollTop)), 150);
+    if (full() > HEIGHT_MAX) settling = setTimeout(settleAfter, 150);
     draw();
   }, { passive: true });
 
