@@ -16,6 +16,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 /// How many failed builds' folders are kept.
 const KEPT_MAX: usize = 10;
@@ -243,10 +244,26 @@ fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             permit(path);
-            std::fs::remove_dir_all(path)
+            std::fs::remove_dir_all(path).or_else(|error| remove_subordinates(path, error))
         }
         other => other,
     }
+}
+
+/// Removes what root in a container of a rootless engine gave to others in there. They are this user's subordinates,
+/// and what is theirs is this user's to remove only as root among them; a program with rights of its own sees to that,
+/// and is there where such an engine is.
+fn remove_subordinates(path: &Path, why: io::Error) -> io::Result<()> {
+    let as_root: [&[&str]; 2] = [&["unshare", "--map-root-user", "--map-auto"], &["podman", "unshare"]];
+    for words in as_root {
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).args(["rm", "-rf", "--"]).arg(path);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        if command.status().is_ok_and(|status| status.success()) {
+            return Ok(());
+        }
+    }
+    Err(why)
 }
 
 /// Gives this user back what it may do with the folders below.
