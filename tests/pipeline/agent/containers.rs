@@ -10,21 +10,22 @@ use super::{LAB, PIN};
 use crate::common::process::{Process, run};
 use crate::common::wait::until;
 
-struct Yard {
-    lab: StandIn,
-    podman: Podman,
-    agent: Process,
+/// An engine, an agent that uses it, and what stands for a broker.
+pub struct Yard {
+    pub lab: StandIn,
+    pub podman: Podman,
+    pub agent: Process,
 }
 
 impl Yard {
-    fn start(options: &[&str]) -> Option<Self> {
+    pub fn start(options: &[&str]) -> Option<Self> {
         let podman = Podman::start()?;
         let lab = StandIn::new(LAB);
         let agent = lab.agent(&[&["--container-socket", &podman.socket()], options].concat());
         Some(Self { lab, podman, agent })
     }
 
-    fn build(&mut self, needs: &[&str], steps: &[(&str, &str)], change: impl FnOnce(&mut Value)) -> u64 {
+    pub fn build(&mut self, needs: &[&str], steps: &[(&str, &str)], change: impl FnOnce(&mut Value)) -> u64 {
         self.lab.build(needs, steps, |job| {
             job["container"] = json!({ "image": IMAGE, "network": "none" });
             change(job);
@@ -40,7 +41,7 @@ impl Yard {
         build
     }
 
-    fn nothing_is_left(&self) {
+    pub fn nothing_is_left(&self) {
         until("no container is left", || self.podman.containers().is_empty());
         let held = || self.lab.broker.sh("lease ls --json").json();
         until("all is free", || held().as_array().is_some_and(Vec::is_empty));
@@ -72,6 +73,68 @@ fn a_build_runs_in_its_container_with_what_it_holds() {
         assert!(both.lines().any(|seen| seen == line), "no {line} in:\n{both}");
     }
     yard.nothing_is_left();
+}
+
+#[test]
+fn all_that_a_container_prints_is_in_its_log_in_that_order() {
+    let Some(mut yard) = Yard::start(&[]) else { return };
+    // It ends right after: an engine that ends the log then takes the rest of it with it.
+    let both = "i=0; while [ $i -lt 500 ]; do echo to stdout $i; echo to stderr $i >&2; i=$((i+1)); done";
+    let long = "head -c 100000 /dev/zero | tr '\\0' x; echo; seq 0 99999";
+    let build = yard.build(&[], &[("both", both), ("long", long)], |_| {});
+    assert_eq!(yard.lab.finished(build)["result"], "passed");
+    let log = yard.lab.log(build);
+    let (_, printed) = log.split_once("--- both\n").expect("a heading");
+    let pairs = (0..500).flat_map(|number| [format!("to stdout {number}\n"), format!("to stderr {number}\n")]);
+    let numbers = (0..100_000).map(|number| format!("{number}\n"));
+    let line = format!("{}\n", "x".repeat(100_000));
+    let all: String = pairs.chain(["--- long\n".to_owned(), line]).chain(numbers).collect();
+    assert!(printed.starts_with(&all), "{} bytes of {}", printed.len(), all.len());
+    assert!(printed[all.len()..].starts_with("--- passed after"), "{}", &printed[all.len()..]);
+}
+
+#[test]
+fn memory_that_ran_out_is_in_the_verdict_with_its_bound() {
+    let Some(mut yard) = Yard::start(&[]) else { return };
+    let bounded = |job: &mut Value| job["container"]["memory_bytes"] = json!(64 << 20);
+    let eats = "x=xxxxxxxxxxxxxxxx; while :; do x=$x$x; done";
+    let build = yard.build(&["phone"], &[("eats", eats), ("next", "echo never")], bounded);
+    let report = yard.lab.finished(build);
+    assert_eq!((&report["result"], &report["exit_code"]), (&json!("failed"), &json!(137)), "{report}");
+    let message = report["message"].as_str().expect("a message");
+    assert_eq!(message, "memory ran out in the container, which has 64MiB, and it exited with 137");
+    assert!(!yard.lab.log(build).contains("never") && !yard.lab.log(build).contains("OUT-OF"));
+    // A step that takes it well is its own business, and the log says what happened.
+    let build = yard.build(&["phone"], &[("takes it well", &format!("sh -c '{eats}' || echo well"))], bounded);
+    assert_eq!(yard.lab.finished(build)["result"], "passed");
+    let log = yard.lab.log(build);
+    assert!(log.contains("well\nmemory ran out, and something in the container was killed for it\n"), "{log}");
+    yard.nothing_is_left();
+}
+
+#[test]
+fn its_bounds_are_those_of_its_pipeline() {
+    let Some(mut yard) = Yard::start(&[]) else { return };
+    // cgroups v2, else v1; the number of processes is tried out.
+    let look = "cd /sys/fs/cgroup
+        for file in memory.max cpu.max memory/memory.limit_in_bytes cpu/cpu.cfs_quota_us; do
+            [ ! -r $file ] || echo $file $(cat $file)
+        done
+        ls /sys/class/net | cat";
+    let forks = "i=0; while [ $i -lt 40 ]; do sleep 60 & i=$((i+1)); done; echo forty";
+    let build = yard.build(&[], &[("look", look), ("forks", forks)], |job| {
+        for (name, value) in [("memory_bytes", 64 << 20), ("cpu_milli", 500), ("pids", 20)] {
+            job["container"][name] = json!(value);
+        }
+    });
+    assert_eq!(yard.lab.finished(build)["result"], "failed");
+    let log = yard.lab.log(build);
+    let has = |line: &str| log.lines().any(|seen| seen == line);
+    assert!(has("memory.max 67108864") || has("memory/memory.limit_in_bytes 67108864"), "{log}");
+    assert!(has("cpu.max 50000 100000") || has("cpu/cpu.cfs_quota_us 50000"), "{log}");
+    // What has no network has itself; a kernel may show it tunnels that lead nowhere.
+    assert!(has("lo") && !log.contains("eth"), "{log}");
+    assert!(!has("forty") && log.contains("fork"), "{log}");
 }
 
 #[test]

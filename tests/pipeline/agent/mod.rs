@@ -6,6 +6,8 @@ mod containers;
 mod endings;
 mod logs;
 mod podman;
+mod pulls;
+mod registry;
 pub mod stand_in;
 mod steps;
 pub mod whole;

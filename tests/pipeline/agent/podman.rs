@@ -13,10 +13,13 @@ use crate::common::wait::until;
 pub const IMAGE: &str = "localhost/busy";
 /// What the image has beside its shell.
 const PROGRAMS: &[&str] =
-    &["sh", "cat", "echo", "env", "head", "id", "ls", "printf", "seq", "setsid", "sleep", "touch", "yes"];
+    &["sh", "cat", "echo", "env", "head", "id", "ls", "printf", "seq", "setsid", "sleep", "touch", "tr", "yes"];
 /// For machines without systemd, and without the rights that an ordinary one gives root.
 const CONFIG: &str = "[containers]\ndefault_ulimits = [\"nofile=4096:4096\", \"nproc=4096:4096\"]\n\
                       [engine]\nruntime = \"runc\"\ncgroup_manager = \"cgroupfs\"\nevents_logger = \"file\"\n";
+
+/// Registries on this machine have no certificates.
+const REGISTRIES: &str = "[[registry]]\nlocation = \"127.0.0.1\"\ninsecure = true\n";
 
 /// An engine that answers on a socket.
 pub struct Podman {
@@ -46,6 +49,7 @@ impl Podman {
     fn with(busybox: &str) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory can be made");
         std::fs::write(dir.path().join("containers.conf"), CONFIG).expect("a temporary file can be written");
+        std::fs::write(dir.path().join("registries.conf"), REGISTRIES).expect("a temporary file can be written");
         let bin = dir.path().join("rootfs/bin");
         std::fs::create_dir_all(&bin).expect("a folder can be made");
         std::fs::create_dir_all(dir.path().join("rootfs/tmp")).expect("a folder can be made");
@@ -90,10 +94,23 @@ impl Podman {
     /// Its command line, with its storage.
     pub fn command(&self) -> Command {
         let mut command = Command::new("podman");
+        // What watches containers notes there that memory ran out.
+        command.current_dir(self.dir.path());
         command.env("CONTAINERS_CONF", self.path("containers.conf"));
+        command.env("CONTAINERS_REGISTRIES_CONF", self.path("registries.conf"));
         command.arg("--root").arg(self.path("storage")).arg("--runroot").arg(self.path("run"));
         command.args(["--storage-driver", "vfs"]);
         command
+    }
+
+    /// Puts the image into a registry as `name`, under a login where it wants one; answers its digest.
+    pub fn push(&self, name: &str, login: Option<&str>) -> String {
+        let digest = self.path("digest");
+        let mut push = self.command();
+        push.args(["push", "--quiet", "--digestfile"]).arg(&digest);
+        push.args(login.iter().flat_map(|login| ["--creds", *login])).args([IMAGE, name]);
+        run(&mut push).exits(0);
+        std::fs::read_to_string(digest).expect("it is written")
     }
 
     /// The containers that there are, running or not.
@@ -110,7 +127,8 @@ impl Drop for Podman {
     }
 }
 
-fn is_there(program: &str) -> bool {
+/// Whether a program is installed.
+pub fn is_there(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).chain(["/usr/sbin".into()]).any(|folder| folder.join(program).exists())
 }

@@ -52,6 +52,7 @@ use crate::client::{BaseUrl, Client, ClientError, LeaseGuard, Network, Options, 
 use crate::clock::{BootTime, boot_now};
 use crate::protocol::builds::Reported;
 use crate::protocol::info::LeaseInfo;
+use crate::units::show_bytes;
 
 /// Between TERM and KILL for what a step leaves behind when it ends, at most.
 const LEFTOVER_GRACE_MS_MAX: u64 = 2_000;
@@ -339,8 +340,7 @@ impl Build<'_> {
             None => return Err(Verdict::lost(format!("what watched over its container {}", how(ended)))),
         };
         removed.map_err(|why| Verdict::lost(format!("its container cannot be removed: {why}")))?;
-        let what = if out_of_memory { "the container met its bound of memory and" } else { "the container" };
-        failed(what, tree::Ended::Code(code))
+        failed(&contained_what(out_of_memory, task.memory_bytes()), tree::Ended::Code(code))
     }
 
     async fn removed(&self, task: &container::Task) -> Result<(), String> {
@@ -424,6 +424,17 @@ fn how(ended: tree::Ended) -> String {
         tree::Ended::Signal(number) => {
             let name = nix::sys::signal::Signal::try_from(number).map_or("an unknown signal", |signal| signal.as_str());
             format!("was ended by {name}")
+        }
+    }
+}
+
+/// What ended, in a container that exited.
+fn contained_what(out_of_memory: bool, memory_bytes: Option<u64>) -> String {
+    match (out_of_memory, memory_bytes) {
+        (false, _) => "the container".to_owned(),
+        (true, Some(bytes)) => format!("memory ran out in the container, which has {}, and it", show_bytes(bytes)),
+        (true, None) => {
+            "the machine's memory ran out for the container, which has no bound of its own, and it".to_owned()
         }
     }
 }

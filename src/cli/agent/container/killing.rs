@@ -7,7 +7,8 @@ use std::time::Duration;
 use bollard::query_parameters::{ListContainersOptionsBuilder, RemoveContainerOptionsBuilder};
 use serde::{Deserialize, Serialize};
 
-use super::{LABEL_AGENT, LABEL_BUILD, connect, label_of};
+use super::engine::connect;
+use super::{LABEL_AGENT, LABEL_BUILD, label_of};
 use crate::cli::agent::handover::ContainerPolicy;
 use crate::clock::boot_now;
 
@@ -46,7 +47,7 @@ impl Killing {
     /// # Errors
     /// With what the engine says where one of them is left.
     pub async fn kill(&self) -> Result<usize, String> {
-        let docker = connect(self.socket.as_deref()).await?;
+        let docker = connect(self.socket.as_deref()).await?.docker;
         let mut last = "it is there whatever is removed".to_owned();
         let mut gone = 0;
         let mut tries = 0..REMOVE_TRIES;

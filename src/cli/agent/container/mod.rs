@@ -1,7 +1,7 @@
 //! Builds in containers, through the Docker API of Docker or Podman.
 //!
-//! A helper process under the build's guard makes the container, follows its log and ends with it, so that
-//! to its build it is a command like any other: TERM stops the container, then kills it. What the guard
+//! A helper process under the build's guard makes the container, passes on what it prints and ends with it, so
+//! that to its build it is a command like any other: TERM stops the container, then kills it. What the guard
 //! cannot reach by a signal is reached by a label: whoever comes last removes all containers of the build,
 //! be that this helper, the build, the guard's hook when the lease is lost or the build was killed, the agent
 //! when a build's process has died, or the agent's next start. Only where all of these die at once, machine
@@ -9,27 +9,29 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use bollard::container::LogOutput;
+use bollard::Docker;
+use bollard::container::AttachContainerResults;
 use bollard::errors::Error;
-use bollard::models::{ContainerCreateBody, HostConfig};
+use bollard::models::{ContainerCreateBody, HostConfig, HostConfigLogConfig};
 use bollard::query_parameters::{
-    CreateContainerOptions, CreateImageOptionsBuilder, LogsOptionsBuilder, StopContainerOptionsBuilder,
+    AttachContainerOptionsBuilder, CreateContainerOptions, InspectContainerOptions, StartContainerOptions,
+    StopContainerOptionsBuilder,
 };
-use bollard::{API_DEFAULT_VERSION, Docker};
 use clap::Args;
-use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
-use tokio::io::AsyncWriteExt;
 use tokio::signal::unix::{SignalKind, signal};
 
-mod frames;
+mod engine;
+mod image;
 mod killing;
+mod login;
+mod output;
 
-use self::frames::{Frames, Stream};
+use self::engine::{Engine, Info, connect};
 pub use self::killing::{Killing, kill_line};
+use self::output::{Output, follow_to_its_end};
 use super::folders::BuildFolder;
 use super::handover::{ContainerPolicy, Handover};
 use crate::cli::{Failure, exit_code};
@@ -47,25 +49,36 @@ const LABEL_LEASE: &str = "leasehold.lease";
 /// Runs the steps, two arguments each: the heading, and what is for the shell. It is the container's first
 /// process, so TERM is its to pass on: to everything in the container, as a guard does. No step begins after it,
 /// whatever the one under way makes of it.
+///
+/// What the steps print is one stream, as it is on the agent itself. The other one is its own, to say what an engine
+/// need not know: that memory ran out (Podman's watcher misses it), as the container's cgroup has it, of either kind.
 const DRIVER: &str = r#"
+exec 9>&2 2>&1
 over=
+code=0
 trap 'over=1; kill -TERM -1' TERM
-while [ $# -gt 0 ] && [ -z "$over" ]; do
+while [ $# -gt 0 ] && [ $code -eq 0 ] && [ -z "$over" ]; do
     printf '%s\n' "$1"
-    sh -e -c "$2" &
+    sh -e -c "$2" 9>&- &
     step=$!
     shift 2
-    code=0
     wait $step || code=$?
     while kill -0 $step 2>/dev/null; do
         code=0
         wait $step || code=$?
     done
-    [ $code -eq 0 ] || exit $code
 done
+for counts in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do
+    [ -r $counts ] || continue
+    while read -r name value; do
+        case $name=$value in oom_kill=[1-9]*) echo OUT-OF-MEMORY >&9 ;; esac
+    done <$counts
+done
+exit $code
 "#;
-/// How long an engine may take to answer, seconds. Pulling an image says something all the while.
-const ANSWER_S: u64 = 120;
+/// What runtimes say of a container that will not start the next time either: its image has no `sh`, or it has too
+/// little memory for that.
+const NEVER_STARTS: &[&str] = &["executable file not found", "command that was not found", "memory limit too low"];
 /// How much sooner than the build's grace the container's own is over.
 const GRACE_LEAD_MS: u64 = 1_000;
 
@@ -96,7 +109,7 @@ pub enum Came {
     Exited {
         /// 0 to 255.
         code: i32,
-        /// Whether it met its bound of memory.
+        /// Whether something in there was killed as memory ran out.
         out_of_memory: bool,
     },
     /// The engine has no such image, or does not take what is asked for.
@@ -146,7 +159,7 @@ impl Task {
         ];
         Ok(Self {
             killing: Killing::of_build(policy, &handover.agent, job.build, job.attempt),
-            image: tagged(&container.image),
+            image: image::tagged(&container.image),
             steps: steps.collect(),
             environment,
             binds,
@@ -164,6 +177,12 @@ impl Task {
     #[must_use]
     pub const fn killing(&self) -> &Killing {
         &self.killing
+    }
+
+    /// How much memory it may have.
+    #[must_use]
+    pub const fn memory_bytes(&self) -> Option<u64> {
+        self.memory_bytes
     }
 
     /// Whether its helper came so far that there may be a container.
@@ -213,43 +232,6 @@ fn allowed(mount: &str, policy: &ContainerPolicy) -> Result<String, String> {
     Ok(format!("{}:{inside}{mode}", real.display()))
 }
 
-/// An image's name with a tag: without one an engine would fetch all there are.
-fn tagged(image: &str) -> String {
-    let last = image.rsplit('/').next().unwrap_or_default();
-    if last.contains(':') || last.contains('@') { image.to_owned() } else { format!("{image}:latest") }
-}
-
-/// Connects to the engine that was named, or to one that is found where they usually are.
-async fn connect(socket: Option<&str>) -> Result<Docker, String> {
-    let named = socket.map(str::to_owned).or_else(|| std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()));
-    let runtime = std::env::var("XDG_RUNTIME_DIR").ok();
-    let usual = ["/var/run/docker.sock".to_owned(), "/run/podman/podman.sock".to_owned()];
-    let own =
-        runtime.iter().flat_map(|folder| [format!("{folder}/podman/podman.sock"), format!("{folder}/docker.sock")]);
-    let places: Vec<String> = match named {
-        Some(named) => vec![named],
-        None => own.chain(usual).filter(|path| Path::new(path).exists()).collect(),
-    };
-    let mut why = "there is no container engine: none of the usual sockets is there, and neither DOCKER_HOST nor \
-                   --container-socket names another"
-        .to_owned();
-    for place in places {
-        let docker = match place.strip_prefix("tcp://") {
-            Some(_) => Docker::connect_with_http(&place, ANSWER_S, API_DEFAULT_VERSION),
-            None => Docker::connect_with_unix(&place, ANSWER_S, API_DEFAULT_VERSION),
-        };
-        let docker = match docker {
-            Ok(docker) => docker.negotiate_version().await,
-            Err(error) => Err(error),
-        };
-        match docker {
-            Ok(docker) => return Ok(docker),
-            Err(error) => why = format!("no container engine answers at {place}: {error}"),
-        }
-    }
-    Err(why)
-}
-
 impl ContainerCommand {
     /// Runs it to its end; what it prints is on stdout.
     pub fn execute(self) -> Result<u8, Failure> {
@@ -283,15 +265,25 @@ impl KillContainerCommand {
     }
 }
 
+/// What the engine says, without what the library says of it.
+fn said(error: &Error) -> String {
+    match error {
+        Error::DockerResponseServerError { message, .. } => message.clone(),
+        Error::DockerStreamError { error } => error.clone(),
+        other => other.to_string(),
+    }
+}
+
 /// What an engine's answer to what it is asked for means for a build: some things it will never do, others it may
 /// do later. Of a container that was made, `404` and `409` say only that somebody removed it.
 fn told(what: &str, error: &Error, is_made: bool) -> Came {
-    let words = format!("{what}: {error}");
+    let words = format!("{what}: {}", said(error));
     match error {
         Error::DockerResponseServerError { status_code: 400, .. } => Came::Refused(words),
         Error::DockerResponseServerError { status_code: 404 | 409, .. } if !is_made => Came::Refused(words),
-        Error::DockerStreamError { error }
-            if ["not found", "unknown", "denied"].iter().any(|no| error.contains(no)) =>
+        // To Podman that is an error like any other.
+        Error::DockerResponseServerError { message, .. }
+            if NEVER_STARTS.iter().any(|never| message.contains(never)) =>
         {
             Came::Refused(words)
         }
@@ -302,68 +294,82 @@ fn told(what: &str, error: &Error, is_made: bool) -> Came {
 impl Task {
     async fn run(&self) -> Result<Came, Came> {
         let mut ended = signal(SignalKind::terminate()).map_err(|error| Came::Failed(error.to_string()))?;
-        let docker = connect(self.killing.socket.as_deref()).await.map_err(Came::Failed)?;
-        let begun = tokio::select! {
-            begun = self.begin(&docker) => begun?,
+        let engine = tokio::select! {
+            engine = self.ready() => engine?,
             _ = ended.recv() => return Err(Came::Failed("it was stopped before its container ran".to_owned())),
         };
+        let docker = &engine.docker;
+        // Not left half way: a container that is made when nobody asks for it any more is found by nobody.
+        let (id, output) = self.begin(&engine).await?;
         let followed = {
-            let following = follow(&docker, &begun);
+            let following = follow_to_its_end(docker, &id, output);
             tokio::pin!(following);
             tokio::select! {
                 followed = &mut following => followed,
                 _ = ended.recv() => {
-                    let (stopped, followed) = tokio::join!(self.stop(&docker, &begun), following);
+                    let (stopped, followed) = tokio::join!(self.stop(docker, &id), following);
                     stopped.and(followed)
                 }
             }
         };
-        followed.map_err(|error| Came::Failed(format!("the container's log cannot be followed: {error}")))?;
-        let looked = docker.inspect_container(&begun, None::<bollard::query_parameters::InspectContainerOptions>).await;
+        let said = followed.map_err(|error| Came::Failed(format!("the container's output cannot be had: {error}")))?;
+        let looked = docker.inspect_container(&id, None::<InspectContainerOptions>).await;
         let looked = looked.map_err(|error| Came::Failed(format!("the container cannot be looked at: {error}")))?;
         let state = looked.state.unwrap_or_default();
         if state.running == Some(true) {
-            return Err(Came::Failed("the engine ended the log of a container that still runs".to_owned()));
+            return Err(Came::Failed("the engine ended the output of a container that still runs".to_owned()));
         }
         let code = state.exit_code.and_then(|code| i32::try_from(code).ok()).unwrap_or(-1);
-        Ok(Came::Exited { code, out_of_memory: state.oom_killed == Some(true) })
+        let out_of_memory = said || state.oom_killed == Some(true);
+        if out_of_memory {
+            println!("memory ran out, and something in the container was killed for it");
+        }
+        Ok(Came::Exited { code, out_of_memory })
     }
 
-    /// Makes and starts the container; answers its number.
-    async fn begin(&self, docker: &Docker) -> Result<String, Came> {
-        if let Err(error) = docker.inspect_image(&self.image).await {
-            match error {
-                Error::DockerResponseServerError { status_code: 404, .. } => self.pull(docker).await?,
-                error => return Err(told(&format!("the image {} cannot be looked for", self.image), &error, false)),
-            }
+    /// Finds the engine, and sees to it that it has the image. Leaves nothing where it is dropped half way.
+    async fn ready(&self) -> Result<Engine, Came> {
+        let engine = connect(self.killing.socket.as_deref()).await.map_err(Came::Failed)?;
+        image::have(&engine.docker, &self.image).await?;
+        Ok(engine)
+    }
+
+    /// Makes and starts the container; answers its number, and all that it prints.
+    async fn begin(&self, engine: &Engine) -> Result<(String, Output), Came> {
+        let docker = &engine.docker;
+        let info = engine.info().await.map_err(Came::Failed)?;
+        if self.is_limited() && !info.has_limits() {
+            println!("memory, cpus and pids are not in force: the engine is rootless, and this machine has cgroups v1");
         }
-        let body = self.body(is_rootless(docker).await);
         std::fs::write(self.begun(), "").map_err(|error| Came::Failed(error.to_string()))?;
-        let made = docker.create_container(None::<CreateContainerOptions>, body).await;
-        let id = made.map_err(|error| told("the container cannot be made", &error, false))?.id;
-        let started = docker.start_container(&id, None::<bollard::query_parameters::StartContainerOptions>).await;
-        started.map_err(|error| told("the container cannot be started", &error, true))?;
-        Ok(id)
-    }
-
-    async fn pull(&self, docker: &Docker) -> Result<(), Came> {
-        println!("pulling {}", self.image);
-        let options = CreateImageOptionsBuilder::new().from_image(&self.image).build();
-        let mut pulling = docker.create_image(Some(options), None, None);
-        while let Some(news) = pulling.next().await {
-            news.map_err(|error| told(&format!("the image {} cannot be had", self.image), &error, false))?;
+        let made = docker.create_container(None::<CreateContainerOptions>, self.body(&info)).await;
+        let made = made.map_err(|error| told("the container cannot be made", &error, false))?;
+        for warning in &made.warnings {
+            println!("the engine warns: {warning}");
         }
-        Ok(())
+        // Before it starts, and not read from the engine's log: Podman's ends before it has been read to its end.
+        let options = AttachContainerOptionsBuilder::new().stream(true).stdout(true).stderr(true).build();
+        let attached = docker.attach_container(&made.id, Some(options)).await;
+        let AttachContainerResults { output, input: _ } =
+            attached.map_err(|error| told("the container's output cannot be had", &error, true))?;
+        let started = docker.start_container(&made.id, None::<StartContainerOptions>).await;
+        started.map_err(|error| told("the container cannot be started", &error, true))?;
+        Ok((made.id, output))
     }
 
-    fn body(&self, rootless: bool) -> ContainerCreateBody {
+    const fn is_limited(&self) -> bool {
+        self.memory_bytes.is_some() || self.cpu_milli.is_some() || self.pids.is_some()
+    }
+
+    fn body(&self, info: &Info) -> ContainerCreateBody {
         let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
         let (user, group) = (nix::unistd::getuid(), nix::unistd::getgid());
         let words = ["-c", DRIVER, "sh"].into_iter().chain(self.steps.iter().map(String::as_str));
         ContainerCreateBody {
             image: Some(self.image.clone()),
-            // Where the engine is this user's own, root in the container is this user, and nobody else can be.
-            user: (!rootless).then(|| format!("{user}:{group}")),
+            // Where the engine is this user's own, root in the container is this user, and nobody else is. An image
+            // may name another.
+            user: Some(if info.is_rootless() { "0:0".to_owned() } else { format!("{user}:{group}") }),
             entrypoint: Some(vec!["sh".to_owned()]),
             cmd: Some(words.map(str::to_owned).collect()),
             env: Some(self.environment.iter().map(|(name, value)| format!("{name}={value}")).collect()),
@@ -376,6 +382,8 @@ impl Task {
                 nano_cpus: self.cpu_milli.map(|milli| number(milli.saturating_mul(1_000_000))),
                 pids_limit: self.pids.map(i64::from),
                 security_opt: Some(vec!["no-new-privileges".to_owned()]),
+                // It is kept by the build.
+                log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
                 ..HostConfig::default()
             }),
             ..ContainerCreateBody::default()
@@ -394,68 +402,13 @@ impl Task {
     }
 }
 
-async fn is_rootless(docker: &Docker) -> bool {
-    let options = docker.info().await.ok().and_then(|info| info.security_options).unwrap_or_default();
-    options.iter().any(|option| option.contains("rootless"))
-}
-
-/// Copies its log to stdout, from the beginning to its end.
-async fn follow(docker: &Docker, id: &str) -> Result<(), Error> {
-    let options = LogsOptionsBuilder::new().follow(true).stdout(true).stderr(true).build();
-    let mut log = docker.logs(id, Some(options));
-    let mut frames = Frames::default();
-    // Written on threads that may wait: a build whose log is full waits here, and must still hear TERM.
-    let stdout = std::io::stdout().as_fd().try_clone_to_owned()?;
-    let mut stdout = tokio::fs::File::from_std(std::fs::File::from(stdout));
-    loop {
-        let patience = frames.patience();
-        let frame = tokio::select! {
-            frame = log.next() => frame,
-            () = tokio::time::sleep(patience.unwrap_or_default()), if patience.is_some() => {
-                write(&mut stdout, &frames.flush()).await?;
-                continue;
-            }
-        };
-        let shown = match frame {
-            None => {
-                write(&mut stdout, &frames.flush()).await?;
-                return Ok(());
-            }
-            Some(frame) => match frame? {
-                LogOutput::StdErr { message } => frames.push(Stream::Err, &message),
-                LogOutput::StdOut { message } | LogOutput::Console { message } => frames.push(Stream::Out, &message),
-                LogOutput::StdIn { .. } => continue,
-            },
-        };
-        write(&mut stdout, &shown).await?;
-    }
-}
-
-async fn write(stdout: &mut tokio::fs::File, bytes: &[u8]) -> Result<(), Error> {
-    stdout.write_all(bytes).await?;
-    stdout.flush().await?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::{
-        BuildFolder, Came, ContainerPolicy, Error, LABEL_AGENT, LABEL_BUILD, LABEL_LEASE, Task, allowed, tagged, told,
+        BuildFolder, Came, ContainerPolicy, Error, Info, LABEL_AGENT, LABEL_BUILD, LABEL_LEASE, Task, allowed, told,
     };
-
-    #[test]
-    fn an_image_without_a_tag_is_the_latest() {
-        for (image, whole) in [
-            ("debian", "debian:latest"),
-            ("debian:bookworm", "debian:bookworm"),
-            ("registry:5000/debian", "registry:5000/debian:latest"),
-            ("debian@sha256:00", "debian@sha256:00"),
-        ] {
-            assert_eq!(tagged(image), whole);
-        }
-    }
 
     #[test]
     fn what_a_pipeline_says_of_its_container_reaches_the_engine() {
@@ -483,9 +436,10 @@ mod tests {
         let handover = serde_json::from_value(told).unwrap();
         let build = BuildFolder::at("/builds/17-2".into());
         let task = Task::new(&handover, 5, &build, [("CI".into(), "true".into())].into(), None).unwrap();
-        let (body, rootless) = (task.body(false), task.body(true));
+        let rootless: Info = serde_json::from_value(json!({ "Rootless": true })).unwrap();
+        let (body, rootless) = (task.body(&Info::default()), task.body(&rootless));
         let user = format!("{}:{}", nix::unistd::getuid(), nix::unistd::getgid());
-        assert_eq!((body.user, rootless.user), (Some(user), None));
+        assert_eq!((body.user, rootless.user), (Some(user), Some("0:0".to_owned())));
         assert_eq!((body.image.as_deref(), body.env), (Some("debian:latest"), Some(vec!["CI=true".to_owned()])));
         assert_eq!(body.cmd.unwrap()[3..], ["--- test", "true"]);
         let labels = body.labels.unwrap();
@@ -511,6 +465,9 @@ mod tests {
             .collect();
         // A container that is gone was removed by somebody: the build may be tried again.
         assert_eq!(refused, [(400, false), (400, true), (404, false), (409, false)]);
+        let message = "runc: exec: \"sh\": executable file not found in $PATH".to_owned();
+        let no_shell = Error::DockerResponseServerError { status_code: 500, message };
+        assert!(matches!(told("it cannot be started", &no_shell, true), Came::Refused(_)));
     }
 
     #[test]
