@@ -3,6 +3,10 @@
 //! What is sent stays until it is acknowledged, and every answer says where the log ends, so neither a lost
 //! answer nor another broker makes a gap or a repetition. A line goes out at once; what is printed while
 //! that is under way, and for a moment after, goes in the next piece.
+//!
+//! Where more waits than goes in one piece, the next full one is sent ahead, so that the broker has work while
+//! this side reads and the other way round. What comes of that counts only where it is stored: it is sent again
+//! in its turn otherwise.
 
 use std::io;
 use std::time::Duration;
@@ -10,9 +14,10 @@ use std::time::Duration;
 use hyper::Method;
 use hyper::body::Bytes;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::chunk::{body, is_in_line};
-use super::spool::{Chunk, SpoolReader};
+use super::spool::{Acknowledged, Chunk, SpoolReader};
 use crate::client::ClientError;
 use crate::client::http::{Answer, Http};
 use crate::clock::{BootTime, boot_now, jitter};
@@ -49,6 +54,12 @@ pub struct Sender {
     pub key: String,
 }
 
+/// A piece, and what the broker says to it where it was sent ahead. What nobody waits for any more is given up.
+struct Piece {
+    chunk: Chunk,
+    ahead: JoinSet<Heard>,
+}
+
 /// What an answer means for what was sent.
 enum Heard {
     /// It is stored up to there.
@@ -64,27 +75,55 @@ impl Sender {
     /// no broker; `None` is never.
     pub async fn send(self, mut spool: SpoolReader, until: watch::Receiver<Option<BootTime>>) -> Sent {
         let mut in_line = false;
+        let mut ahead = None;
         loop {
-            let chunk;
-            (spool, chunk) = match self.next(spool).await {
-                Ok(next) => next,
-                Err(error) => return Sent::Failed(format!("the log cannot be read back from the disk: {error}")),
+            let piece = match ahead.take() {
+                Some(piece) => piece,
+                None => {
+                    let chunk;
+                    (spool, chunk) = match self.next(spool).await {
+                        Ok(next) => next,
+                        Err(error) => return unreadable(&error),
+                    };
+                    Piece { chunk, ahead: JoinSet::new() }
+                }
             };
-            if chunk.bytes.is_empty() {
+            if piece.chunk.bytes.is_empty() {
                 if spool.is_over() && spool.waiting() == 0 {
                     return Sent::Whole;
                 }
                 spool.more().await;
                 continue;
             }
-            let began = boot_now();
-            if let Err(sent) = self.bring(&chunk, in_line, &spool, &until).await {
+            let (began, acknowledged) = (boot_now(), spool.acknowledged());
+            let in_line_after = is_in_line(&piece.chunk, piece.chunk.bytes.len(), in_line);
+            let bringing = self.bring(piece, in_line, &acknowledged, &until);
+            let (brought, read) = tokio::join!(bringing, self.send_ahead(spool, in_line_after));
+            (spool, ahead) = match read {
+                Ok(read) => read,
+                Err(error) => return unreadable(&error),
+            };
+            if let Err(sent) = brought {
                 spool.abandon();
                 return sent;
             }
-            in_line = is_in_line(&chunk, chunk.bytes.len(), in_line);
-            self.pause(&spool, began).await;
+            in_line = in_line_after;
+            if ahead.is_none() {
+                self.pause(&spool, began).await;
+            }
         }
+    }
+
+    /// Sends the piece after the one that is being brought, where it is full.
+    async fn send_ahead(&self, spool: SpoolReader, in_line: bool) -> io::Result<(SpoolReader, Option<Piece>)> {
+        if spool.waiting() < LOG_CHUNK_BYTES_MAX as u64 {
+            return Ok((spool, None));
+        }
+        let (spool, chunk) = self.next(spool).await?;
+        let (sender, offset, body) = (self.clone(), chunk.offset, body(&chunk, 0, in_line));
+        let mut ahead = JoinSet::new();
+        ahead.spawn(async move { sender.put(offset, body).await });
+        Ok((spool, Some(Piece { chunk, ahead })))
     }
 
     /// Reads what comes next, where reading may take its time.
@@ -109,25 +148,32 @@ impl Sender {
     /// Sends one piece until the broker has it.
     async fn bring(
         &self,
-        chunk: &Chunk,
+        piece: Piece,
         in_line: bool,
-        spool: &SpoolReader,
+        acknowledged: &Acknowledged,
         until: &watch::Receiver<Option<BootTime>>,
     ) -> Result<(), Sent> {
+        let Piece { chunk, mut ahead } = piece;
         let ends = chunk.offset + chunk.bytes.len() as u64;
         let (mut skip, mut pause_ms, mut is_said) = (0_usize, PAUSE_MS, false);
         loop {
             let offset = chunk.offset + skip as u64;
-            let why = match self.put(offset, body(chunk, skip, in_line)).await {
+            let heard = match ahead.join_next().await {
+                Some(Ok(heard @ Heard::Stored(stored))) if stored >= ends => heard,
+                // It may have come before its turn.
+                Some(_) => continue,
+                None => self.put(offset, body(&chunk, skip, in_line)).await,
+            };
+            let why = match heard {
                 Heard::Stored(stored) if stored >= ends => {
-                    spool.acknowledge(ends);
+                    acknowledged.up_to(ends);
                     if is_said {
                         eprintln!("leasehold: build #{}: its log is being stored again", self.build);
                     }
                     return Ok(());
                 }
                 Heard::Stored(stored) if stored > offset => {
-                    spool.acknowledge(stored);
+                    acknowledged.up_to(stored);
                     skip = usize::try_from(stored - chunk.offset).unwrap_or(usize::MAX);
                     pause_ms = PAUSE_MS;
                     continue;
@@ -166,6 +212,10 @@ impl Sender {
             Err(error) => Heard::Again(error.to_string()),
         }
     }
+}
+
+fn unreadable(error: &io::Error) -> Sent {
+    Sent::Failed(format!("the log cannot be read back from the disk: {error}"))
 }
 
 fn heard(answer: &Answer) -> Heard {
