@@ -44,7 +44,7 @@ use crate::protocol::log_times::LineTimes;
 use crate::store::StoreError;
 use crate::store::builds::BuildStore;
 use crate::store::builds::logs::LogTables;
-use open::{Open, UnderWay};
+use open::{Known, Open, UnderWay};
 use reader::Recent;
 use writer::{Append, Place, Writer};
 
@@ -145,9 +145,10 @@ impl Logs {
         // Places are given in the order in which they were asked for, so who waits for a turn has one, and so has
         // everybody that it waits for.
         let under_way = self.open(id).begin(offset);
-        let mut slot = under_way.open.writer.lock().await;
-        let folder = self.loaded(&under_way.open, &mut slot).await?.folder_at(offset);
-        drop(slot);
+        let end = self.known(&under_way.open).await?.and_then(|known| known.end);
+        // Those that are under way come to no more than is in all places.
+        let soon = |end: u64| end..=end + APPENDS_MAX as u64 * LOG_CHUNK_BYTES_MAX as u64;
+        let folder = end.filter(|(end, _)| soon(*end).contains(&offset)).map(|(_, folder)| folder);
         Ok(Admitted { under_way, folder, _place: place })
     }
 
@@ -160,8 +161,7 @@ impl Logs {
         use subtle::ConstantTimeEq;
 
         let open = self.open(id);
-        let mut writer = open.writer.lock().await;
-        let expected = match self.loaded(&open, &mut writer).await?.key_hash() {
+        let expected = match self.known(&open).await?.and_then(|known| known.key_hash) {
             Some(known) => Some(known),
             None => {
                 let build = self.inner.builds.build(id.build).await?;
@@ -217,6 +217,7 @@ impl Logs {
                     return Err(error);
                 }
                 Ok(appended) => {
+                    open.note(writer.known());
                     *slot = Some(writer);
                     open.told.send_replace(appended.status.clone());
                     self.delete_later(appended.dropped);
@@ -266,6 +267,7 @@ impl Logs {
                 Ok(_) | Err(_) => {}
             }
             open.told.send_replace(writer.status());
+            open.note(writer.known());
             *slot = Some(writer);
             self.inner.ended.notify_one();
             return done;
@@ -360,6 +362,17 @@ impl Logs {
         Place { id, tables: &*self.inner.tables, objects: &self.inner.objects, limits: &self.inner.limits }
     }
 
+    /// What is known of it, where it has begun; but for the first, without waiting for an append under way.
+    async fn known(&self, open: &Open) -> Result<Option<Known>, LogError> {
+        match open.known() {
+            Some(known) => Ok(Some(known)),
+            None => {
+                let mut slot = open.writer.lock().await;
+                Ok(self.loaded(open, &mut slot).await?.known())
+            }
+        }
+    }
+
     /// The writer, read where it is not known.
     async fn loaded<'a>(&self, open: &Open, slot: &'a mut Option<Writer>) -> Result<&'a mut Writer, LogError> {
         match slot {
@@ -374,6 +387,7 @@ impl Logs {
                     is_news
                 });
                 open.read.store(true, Ordering::Release);
+                open.note(writer.known());
                 Ok(slot.insert(writer))
             }
         }

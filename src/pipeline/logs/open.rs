@@ -29,11 +29,33 @@ pub(super) struct Open {
     pub told: watch::Sender<LogStatus>,
     /// Set for good when it was read how far it is.
     pub read: AtomicBool,
+    /// What its writer knew when it had written last, for who does not wait until it has written again; `None`
+    /// before the first write.
+    known: Mutex<Option<Known>>,
     /// Where the appends belong that are under way.
     under_way: watch::Sender<Vec<u64>>,
 }
 
+/// What is known of a log that has begun.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    /// Under whose key it is sent; for good.
+    pub key_hash: Option<Arc<str>>,
+    /// Where it ends, or is further by now, and the folder of its objects, as long as it takes more.
+    pub end: Option<(u64, Arc<str>)>,
+}
+
 impl Open {
+    /// What its writer knew last.
+    pub(super) fn known(&self) -> Option<Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes what its writer knows.
+    pub(super) fn note(&self, known: Option<Known>) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
+    }
+
     /// Notes that an append is under way which belongs at this offset.
     pub(super) fn begin(self: &Arc<Self>, offset: u64) -> UnderWay {
         self.under_way.send_modify(|offsets| offsets.push(offset));
@@ -94,6 +116,7 @@ impl Table {
             writer: tokio::sync::Mutex::new(None),
             told: watch::Sender::default(),
             read: AtomicBool::new(false),
+            known: Mutex::default(),
             under_way: watch::Sender::default(),
         });
         logs.known.insert(id, Arc::downgrade(&open));
@@ -114,6 +137,7 @@ impl Table {
         };
         for open in gone {
             *open.writer.lock().await = None;
+            open.note(None);
             open.told.send_modify(|told| *told = LogStatus { never: true, ..LogStatus::default() });
         }
     }

@@ -14,12 +14,12 @@ use tokio::task::spawn_blocking;
 
 use super::hash::Hash;
 use super::objects::Objects;
+use super::open::Known;
 use super::segment::{self, Packing, Scan};
 use super::{AppendError, FinishError, LogError, LogLimits};
 use crate::builds::build::LogEnd;
 use crate::builds::log::{Gap, LogId, LogStatus};
 use crate::clock;
-use crate::protocol::builds::LOG_CHUNK_BYTES_MAX;
 use crate::protocol::log_times::LineTimes;
 use crate::store::builds::logs::{LogRecord, LogTables, LogWrite, Piece, Segment};
 
@@ -120,17 +120,12 @@ impl Writer {
         self.record.as_ref().map_or_else(LogStatus::default, status_of)
     }
 
-    /// The hash of the key under which the log is sent.
-    pub(super) fn key_hash(&self) -> Option<Arc<str>> {
-        self.record.as_ref()?.key_hash.clone()
-    }
-
-    /// The folder for the object of a big append at this offset, where one is taken there: now, or when what is
-    /// under way is stored.
-    pub(super) fn folder_at(&self, offset: u64) -> Option<Arc<str>> {
-        let record = self.record.as_ref().filter(|record| record.end.is_none())?;
-        let soon = record.bytes..=record.bytes + 2 * LOG_CHUNK_BYTES_MAX as u64;
-        soon.contains(&offset).then(|| Arc::clone(&record.folder))
+    /// What others may go by while this writes. Nothing before the first write: with it comes what does not
+    /// change any more.
+    pub(super) fn known(&self) -> Option<Known> {
+        let record = self.record.as_ref()?;
+        let end = record.end.is_none().then(|| (record.bytes, Arc::clone(&record.folder)));
+        Some(Known { key_hash: record.key_hash.clone(), end })
     }
 
     /// Appends. On an error what is known here may be wrong: load again.

@@ -4,10 +4,11 @@
 //! answer nor another broker makes a gap or a repetition. A line goes out at once; what is printed while
 //! that is under way, and for a moment after, goes in the next piece.
 //!
-//! Where more waits than goes in one piece, the next full one is sent ahead, so that the broker has work while
+//! Where more waits than goes in one piece, the next full ones are sent ahead, so that the broker has work while
 //! this side reads and the other way round. What comes of that counts only where it is stored: it is sent again
 //! in its turn otherwise.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
@@ -29,6 +30,9 @@ const EVERY_MS: u64 = 100;
 /// The first pause after a try that failed; each further one is twice as long.
 const PAUSE_MS: u64 = 100;
 const PAUSE_MS_MAX: u64 = 5_000;
+
+/// Full pieces that are under way behind the one that is waited for.
+const AHEAD_MAX: usize = 2;
 
 /// How sending came to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,6 +61,8 @@ pub struct Sender {
 /// A piece, and what the broker says to it where it was sent ahead. What nobody waits for any more is given up.
 struct Piece {
     chunk: Chunk,
+    /// Whether it goes on with a line.
+    in_line: bool,
     ahead: JoinSet<Heard>,
 }
 
@@ -75,17 +81,17 @@ impl Sender {
     /// no broker; `None` is never.
     pub async fn send(self, mut spool: SpoolReader, until: watch::Receiver<Option<BootTime>>) -> Sent {
         let mut in_line = false;
-        let mut ahead = None;
+        let mut ahead = VecDeque::new();
         loop {
-            let piece = match ahead.take() {
+            let piece = match ahead.pop_front() {
                 Some(piece) => piece,
                 None => {
-                    let chunk;
-                    (spool, chunk) = match self.next(spool).await {
+                    let piece;
+                    (spool, piece) = match self.next(spool, &mut in_line).await {
                         Ok(next) => next,
                         Err(error) => return unreadable(&error),
                     };
-                    Piece { chunk, ahead: JoinSet::new() }
+                    piece
                 }
             };
             if piece.chunk.bytes.is_empty() {
@@ -96,43 +102,50 @@ impl Sender {
                 continue;
             }
             let (began, acknowledged) = (boot_now(), spool.acknowledged());
-            let in_line_after = is_in_line(&piece.chunk, piece.chunk.bytes.len(), in_line);
-            let bringing = self.bring(piece, in_line, &acknowledged, &until);
-            let (brought, read) = tokio::join!(bringing, self.send_ahead(spool, in_line_after));
-            (spool, ahead) = match read {
-                Ok(read) => read,
+            let bringing = self.bring(piece, &acknowledged, &until);
+            let (brought, sent_ahead) = tokio::join!(bringing, self.send_ahead(spool, &mut ahead, &mut in_line));
+            spool = match sent_ahead {
+                Ok(spool) => spool,
                 Err(error) => return unreadable(&error),
             };
             if let Err(sent) = brought {
                 spool.abandon();
                 return sent;
             }
-            in_line = in_line_after;
-            if ahead.is_none() {
+            if ahead.is_empty() {
                 self.pause(&spool, began).await;
             }
         }
     }
 
-    /// Sends the piece after the one that is being brought, where it is full.
-    async fn send_ahead(&self, spool: SpoolReader, in_line: bool) -> io::Result<(SpoolReader, Option<Piece>)> {
-        if spool.waiting() < LOG_CHUNK_BYTES_MAX as u64 {
-            return Ok((spool, None));
+    /// Sends the pieces after the one that is being brought, where they are full.
+    async fn send_ahead(
+        &self,
+        mut spool: SpoolReader,
+        ahead: &mut VecDeque<Piece>,
+        in_line: &mut bool,
+    ) -> io::Result<SpoolReader> {
+        while ahead.len() < AHEAD_MAX && spool.waiting() >= LOG_CHUNK_BYTES_MAX as u64 {
+            let mut piece;
+            (spool, piece) = self.next(spool, in_line).await?;
+            let (sender, offset, body) = (self.clone(), piece.chunk.offset, body(&piece.chunk, 0, piece.in_line));
+            piece.ahead.spawn(async move { sender.put(offset, body).await });
+            ahead.push_back(piece);
         }
-        let (spool, chunk) = self.next(spool).await?;
-        let (sender, offset, body) = (self.clone(), chunk.offset, body(&chunk, 0, in_line));
-        let mut ahead = JoinSet::new();
-        ahead.spawn(async move { sender.put(offset, body).await });
-        Ok((spool, Some(Piece { chunk, ahead })))
+        Ok(spool)
     }
 
-    /// Reads what comes next, where reading may take its time.
-    async fn next(&self, mut spool: SpoolReader) -> io::Result<(SpoolReader, Chunk)> {
+    /// Reads what comes next, where reading may take its time. `in_line` is whether that goes on with a line, and
+    /// then whether what comes after it does.
+    async fn next(&self, mut spool: SpoolReader, in_line: &mut bool) -> io::Result<(SpoolReader, Piece)> {
         let reading = tokio::task::spawn_blocking(move || {
             let chunk = spool.next(LOG_CHUNK_BYTES_MAX)?;
             Ok((spool, chunk))
         });
-        reading.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+        let (spool, chunk) = reading.await.unwrap_or_else(|error| Err(io::Error::other(error)))?;
+        let after = is_in_line(&chunk, chunk.bytes.len(), *in_line);
+        let before = std::mem::replace(in_line, after);
+        Ok((spool, Piece { chunk, in_line: before, ahead: JoinSet::new() }))
     }
 
     /// Waits while more may come for the next piece.
@@ -149,11 +162,10 @@ impl Sender {
     async fn bring(
         &self,
         piece: Piece,
-        in_line: bool,
         acknowledged: &Acknowledged,
         until: &watch::Receiver<Option<BootTime>>,
     ) -> Result<(), Sent> {
-        let Piece { chunk, mut ahead } = piece;
+        let Piece { chunk, in_line, mut ahead } = piece;
         let ends = chunk.offset + chunk.bytes.len() as u64;
         let (mut skip, mut pause_ms, mut is_said) = (0_usize, PAUSE_MS, false);
         loop {
