@@ -60,7 +60,10 @@ impl Logs {
             () = stop.cancelled() => return,
         }
         while !stop.is_cancelled() {
-            self.look_after().await;
+            // A long log's objects may be made smaller just now; the next broker goes on with them.
+            if stop.run_until_cancelled(self.look_after()).await.is_none() {
+                return;
+            }
             let now = boot_now();
             if forgot_at.is_none_or(|at| now.since(at) >= FORGET_EVERY_MS) {
                 forgot_at = Some(now);

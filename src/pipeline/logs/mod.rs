@@ -1,8 +1,8 @@
 //! Logs of builds: appended to by agents, kept within their limit, read by everybody.
 //!
 //! ```text
-//!   agent ──append(offset, times, bytes)──▶ writer, one at a time for each log
-//!                                             │ small: a row      │ a segment's worth: an object, then its row
+//!   agent ──append(offset, times, bytes)──▶ writer, one at a time for each log, in the order of their offsets
+//!                                             │ small: a row      │ big, or small ones together: an object, then its row
 //!                                             ▼                   ▼
 //!                                           tables ◀──names── object store
 //!   page, raw text, search ──read, lines──────┴───────────────────┘        changed: wakes followers
@@ -44,9 +44,9 @@ use crate::protocol::log_times::LineTimes;
 use crate::store::StoreError;
 use crate::store::builds::BuildStore;
 use crate::store::builds::logs::LogTables;
-use open::Open;
+use open::{Known, Open, UnderWay};
 use reader::Recent;
-use writer::{Place, Writer};
+use writer::{Append, Place, Writer};
 
 /// Appends that are being received or worked on at one time, all logs together; more wait. Each has at most
 /// its bytes three times over.
@@ -68,6 +68,11 @@ impl LogLimits {
     #[must_use]
     pub const fn of(log_bytes: u64) -> Self {
         Self { log_bytes, segment_bytes: LOG_CHUNK_BYTES_MAX as u64, pieces_max: 2_048 }
+    }
+
+    /// Whether so many bytes at once are a segment by themselves.
+    const fn is_big(&self, bytes: u64) -> bool {
+        bytes >= self.segment_bytes / 4
     }
 
     const fn head_bytes(&self) -> u64 {
@@ -103,9 +108,15 @@ impl fmt::Debug for Logs {
     }
 }
 
-/// A place for an append, taken before its bytes are received.
+/// A place for an append, taken before its bytes are received. Those that belong behind it wait for their turn as
+/// long as this is held.
 #[derive(Debug)]
-pub struct Admitted(#[expect(dead_code, reason = "held for what its drop does")] OwnedSemaphorePermit);
+pub struct Admitted {
+    under_way: UnderWay,
+    /// Where a big append can be stored before it is its turn.
+    folder: Option<Arc<str>>,
+    _place: OwnedSemaphorePermit,
+}
 
 impl Logs {
     /// Logs over these tables and objects.
@@ -124,10 +135,21 @@ impl Logs {
         Self { inner: Arc::new(inner) }
     }
 
-    /// Waits for a place for an append.
-    pub async fn admit(&self) -> Admitted {
-        let permit = Arc::clone(&self.inner.appends).acquire_owned().await;
-        Admitted(permit.expect("the semaphore is never closed"))
+    /// Waits for a place for an append at this offset.
+    ///
+    /// # Errors
+    /// When it cannot be read how far the log is.
+    pub async fn admit(&self, id: LogId, offset: u64) -> Result<Admitted, LogError> {
+        let place = Arc::clone(&self.inner.appends).acquire_owned().await;
+        let place = place.expect("the semaphore is never closed");
+        // Places are given in the order in which they were asked for, so who waits for a turn has one, and so has
+        // everybody that it waits for.
+        let under_way = self.open(id).begin(offset);
+        let end = self.known(&under_way.open).await?.and_then(|known| known.end);
+        // Those that are under way come to no more than is in all places.
+        let soon = |end: u64| end..=end + APPENDS_MAX as u64 * LOG_CHUNK_BYTES_MAX as u64;
+        let folder = end.filter(|(end, _)| soon(*end).contains(&offset)).map(|(_, folder)| folder);
+        Ok(Admitted { under_way, folder, _place: place })
     }
 
     /// Whether this key (its SHA-256, hexadecimal digits) is the one under which this log is sent: that of
@@ -139,8 +161,7 @@ impl Logs {
         use subtle::ConstantTimeEq;
 
         let open = self.open(id);
-        let mut writer = open.writer.lock().await;
-        let expected = match self.loaded(&open, &mut writer).await?.key_hash() {
+        let expected = match self.known(&open).await?.and_then(|known| known.key_hash) {
             Some(known) => Some(known),
             None => {
                 let build = self.inner.builds.build(id.build).await?;
@@ -150,16 +171,18 @@ impl Logs {
         Ok(expected.is_some_and(|expected| expected.as_bytes().ct_eq(key_hash.as_bytes()).into()))
     }
 
-    /// Appends bytes that belong at this offset, with when their lines began. Answers where the next ones go,
-    /// once they are durable. `key_hash` is what [`Logs::takes_key`] said yes to.
+    /// Appends bytes, with when their lines began. Answers where the next ones go, once they are durable.
+    /// `key_hash` is what [`Logs::takes_key`] said yes to.
+    ///
+    /// What can be done with big ones before the one before them is stored is done, so a sender with two under
+    /// way is not twice as long at it.
     ///
     /// # Errors
     /// [`AppendError::Elsewhere`] where the log ends at another offset, [`AppendError::Closed`] where it takes
     /// nothing more; else nothing is known to be stored, and the same may be sent again.
     pub async fn append(
         &self,
-        id: LogId,
-        offset: u64,
+        admitted: Admitted,
         times: LineTimes,
         bytes: Bytes,
         key_hash: Option<&str>,
@@ -170,23 +193,31 @@ impl Logs {
                 bytes.len()
             )));
         }
-        let open = self.open(id);
+        let Admitted { under_way, folder, _place } = admitted;
+        let open = &under_way.open;
+        let mut append = Append::new(under_way.offset, times, bytes);
+        if let Some(folder) = folder.filter(|_| self.inner.limits.is_big(append.length())) {
+            append.seal(&self.inner.objects, &folder).await?;
+        }
+        under_way.turn().await;
         let mut slot = open.writer.lock().await;
         let mut tried_again = false;
         loop {
-            self.loaded(&open, &mut slot).await?;
+            self.loaded(open, &mut slot).await?;
             // Taken out: whatever goes wrong, or is not waited for to its end, the next one reads it anew.
             let Some(mut writer) = slot.take() else { continue };
-            let append = (offset, times.clone(), bytes.clone());
-            let done = writer.append(&self.place(id), append, key_hash.map(Arc::from)).await;
+            let done = writer.append(&self.place(open.id), &append, key_hash.map(Arc::from)).await;
             match done {
                 Err(AppendError::Failed(LogError::Passed)) if !tried_again => tried_again = true,
+                // A row may name its object all the same.
                 Err(error @ AppendError::Failed(_)) => return Err(error),
                 Err(error) => {
                     *slot = Some(writer);
+                    self.delete_later(append.object().into_iter().collect());
                     return Err(error);
                 }
                 Ok(appended) => {
+                    open.note(writer.known());
                     *slot = Some(writer);
                     open.told.send_replace(appended.status.clone());
                     self.delete_later(appended.dropped);
@@ -236,6 +267,7 @@ impl Logs {
                 Ok(_) | Err(_) => {}
             }
             open.told.send_replace(writer.status());
+            open.note(writer.known());
             *slot = Some(writer);
             self.inner.ended.notify_one();
             return done;
@@ -330,6 +362,17 @@ impl Logs {
         Place { id, tables: &*self.inner.tables, objects: &self.inner.objects, limits: &self.inner.limits }
     }
 
+    /// What is known of it, where it has begun; but for the first, without waiting for an append under way.
+    async fn known(&self, open: &Open) -> Result<Option<Known>, LogError> {
+        match open.known() {
+            Some(known) => Ok(Some(known)),
+            None => {
+                let mut slot = open.writer.lock().await;
+                Ok(self.loaded(open, &mut slot).await?.known())
+            }
+        }
+    }
+
     /// The writer, read where it is not known.
     async fn loaded<'a>(&self, open: &Open, slot: &'a mut Option<Writer>) -> Result<&'a mut Writer, LogError> {
         match slot {
@@ -344,6 +387,7 @@ impl Logs {
                     is_news
                 });
                 open.read.store(true, Ordering::Release);
+                open.note(writer.known());
                 Ok(slot.insert(writer))
             }
         }

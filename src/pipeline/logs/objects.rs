@@ -18,6 +18,7 @@ use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ClientConfigKey, ObjectStore, ObjectStoreExt, RetryConfig};
 
+use super::segment::Packing;
 use crate::builds::log::LogId;
 use crate::clock;
 use crate::pipeline::use_ring;
@@ -40,6 +41,8 @@ pub struct Objects {
     name: Arc<str>,
     /// Where it is a folder.
     folder: Option<Arc<FilePath>>,
+    /// A disk takes bytes sooner than they can be made fewer; on the way to a bucket each counts.
+    packing: Packing,
 }
 
 impl Objects {
@@ -52,7 +55,8 @@ impl Objects {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(|error| said(&error))?;
         let store = LocalFileSystem::new_with_prefix(path).map_err(|error| said(&error))?;
         let store = store.with_fsync(true).with_automatic_cleanup(true);
-        Ok(Self { store: Arc::new(store), name: path.to_string_lossy().into(), folder: Some(path.into()) })
+        let (name, folder) = (path.to_string_lossy().into(), Some(path.into()));
+        Ok(Self { store: Arc::new(store), name, folder, packing: Packing::Loose })
     }
 
     /// By URL: `file:///FOLDER`, or `s3://BUCKET/PREFIX` with keys, region and endpoint from the variables
@@ -93,20 +97,26 @@ impl Objects {
         let builder = builder.with_bucket_name(bucket).with_config(timeout, REQUEST_TIMEOUT);
         let store = builder.with_retry(retry).build().map_err(|error| format!("{url}: {error}"))?;
         let prefix = Path::parse(prefix.trim_end_matches('/')).map_err(|error| format!("{url}: {error}"))?;
-        Ok(Self { store: Arc::new(PrefixStore::new(store, prefix)), name: url.into(), folder: None })
+        let store = Arc::new(PrefixStore::new(store, prefix));
+        Ok(Self { store, name: url.into(), folder: None, packing: Packing::Tight })
     }
 
-    /// Any store, for tests.
+    /// Any store, for tests, as if it were a folder.
     #[cfg(any(test, feature = "testing"))]
     #[must_use]
     pub fn of(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store, name: "a store of a test".into(), folder: None }
+        Self { store, name: "a store of a test".into(), folder: None, packing: Packing::Loose }
     }
 
     /// What people call it.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// How small an object is to be that an append waits for.
+    pub(super) const fn packing(&self) -> Packing {
+        self.packing
     }
 
     /// A folder for a log that nobody had before.

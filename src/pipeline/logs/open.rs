@@ -1,4 +1,5 @@
-//! Logs that somebody writes or follows: for each the lock of its writer, and what wakes its followers.
+//! Logs that somebody writes or follows: for each the lock of its writer, the appends that are under way, and
+//! what wakes its followers.
 //!
 //! One is there as long as somebody has it, and the last few that were used stay a while, so that an append
 //! does not read what the one before it knew.
@@ -28,6 +29,64 @@ pub(super) struct Open {
     pub told: watch::Sender<LogStatus>,
     /// Set for good when it was read how far it is.
     pub read: AtomicBool,
+    /// What its writer knew when it had written last, for who does not wait until it has written again; `None`
+    /// before the first write.
+    known: Mutex<Option<Known>>,
+    /// Where the appends belong that are under way.
+    under_way: watch::Sender<Vec<u64>>,
+}
+
+/// What is known of a log that has begun.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    /// Under whose key it is sent; for good.
+    pub key_hash: Option<Arc<str>>,
+    /// Where it ends, or is further by now, and the folder of its objects, as long as it takes more.
+    pub end: Option<(u64, Arc<str>)>,
+}
+
+impl Open {
+    /// What its writer knew last.
+    pub(super) fn known(&self) -> Option<Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes what its writer knows.
+    pub(super) fn note(&self, known: Option<Known>) {
+        *self.known.lock().unwrap_or_else(PoisonError::into_inner) = known;
+    }
+
+    /// Notes that an append is under way which belongs at this offset.
+    pub(super) fn begin(self: &Arc<Self>, offset: u64) -> UnderWay {
+        self.under_way.send_modify(|offsets| offsets.push(offset));
+        UnderWay { open: Arc::clone(self), offset }
+    }
+}
+
+/// An append that is under way, until this is dropped.
+#[derive(Debug)]
+pub(super) struct UnderWay {
+    pub open: Arc<Open>,
+    pub offset: u64,
+}
+
+impl UnderWay {
+    /// Waits until none is under way that belongs before it.
+    pub(super) async fn turn(&self) {
+        let mut under_way = self.open.under_way.subscribe();
+        // The sender is held here, so this cannot fail.
+        let _ = under_way.wait_for(|offsets| offsets.iter().all(|offset| *offset >= self.offset)).await;
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.open.under_way.send_modify(|offsets| {
+            if let Some(at) = offsets.iter().position(|offset| *offset == self.offset) {
+                offsets.swap_remove(at);
+            }
+        });
+    }
 }
 
 /// All that are open.
@@ -57,6 +116,8 @@ impl Table {
             writer: tokio::sync::Mutex::new(None),
             told: watch::Sender::default(),
             read: AtomicBool::new(false),
+            known: Mutex::default(),
+            under_way: watch::Sender::default(),
         });
         logs.known.insert(id, Arc::downgrade(&open));
         logs.stay.push_back(Arc::clone(&open));
@@ -76,6 +137,7 @@ impl Table {
         };
         for open in gone {
             *open.writer.lock().await = None;
+            open.note(None);
             open.told.send_modify(|told| *told = LogStatus { never: true, ..LogStatus::default() });
         }
     }

@@ -8,17 +8,18 @@
 //! So whoever has only the objects, and no database, gets the log by decompressing them in the order of
 //! their names. The times are the texts that came with the appends, one a line.
 
-use std::io;
+use std::borrow::Cow;
+use std::io::{self, Seek as _};
 
 use bytes::Bytes;
 use zstd::bulk::{Compressor, decompress};
-use zstd::zstd_safe::CParameter;
+use zstd::zstd_safe::{CParameter, compress_bound};
 
 use crate::protocol::log_times::{LOG_MOMENT_MS_MAX, LineTimes};
 
 /// One of zstd's sixteen magic numbers for frames that its programs skip.
 const SKIPPED: [u8; 4] = [0x5C, 0x2A, 0x4D, 0x18];
-/// Appends wait for it: a log shrinks to a quarter or less at it, and higher levels take longer for little.
+/// A log shrinks to a quarter or less at it, and higher levels take several times as long for little more.
 const LEVEL: i32 = 1;
 /// What the times of a segment may come to, decompressed: one text for each of its appends.
 const TIMES_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -51,19 +52,39 @@ pub(super) fn scan(bytes: &[u8], open_line: bool) -> Scan {
     }
 }
 
+/// How small an object is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Packing {
+    /// No smaller than what is in it, and about as fast as that can be copied.
+    Loose,
+    /// As small as is worth its time.
+    Tight,
+}
+
+impl Packing {
+    fn level(self) -> i32 {
+        match self {
+            // So much haste that it finds nothing to shorten, and takes the bytes as they are.
+            Self::Loose => *zstd::compression_level_range().start(),
+            Self::Tight => LEVEL,
+        }
+    }
+}
+
 /// Makes the object of these bytes, whose lines began by these texts.
-pub(super) fn encode(bytes: &[u8], times: &[u8]) -> io::Result<Vec<u8>> {
-    let mut compressor = Compressor::new(LEVEL)?;
+pub(super) fn encode(bytes: &[u8], times: &[u8], packing: Packing) -> io::Result<Vec<u8>> {
+    let mut compressor = Compressor::new(packing.level())?;
     compressor.set_parameter(CParameter::ChecksumFlag(true))?;
     let times = compressor.compress(times)?;
     let length = u32::try_from(times.len()).map_err(io::Error::other)?;
-    let body = compressor.compress(bytes)?;
-    let mut object = Vec::with_capacity(SKIPPED.len() + 4 + times.len() + body.len());
+    let mut object = Vec::with_capacity(SKIPPED.len() + 4 + times.len() + compress_bound(bytes.len()));
     object.extend_from_slice(&SKIPPED);
     object.extend_from_slice(&length.to_le_bytes());
     object.extend_from_slice(&times);
-    object.extend_from_slice(&body);
-    Ok(object)
+    let mut behind = io::Cursor::new(object);
+    behind.seek(io::SeekFrom::End(0))?;
+    compressor.compress_to_buffer(bytes, &mut behind)?;
+    Ok(behind.into_inner())
 }
 
 /// A segment's content.
@@ -101,22 +122,30 @@ pub(super) fn decode(object: &Bytes, length: u64) -> io::Result<Content> {
     Ok(Content { bytes: bytes.into(), times: Times::Packed(object.slice(8..times_end)) })
 }
 
+/// The object of the same content, as small as is worth its time.
+pub(super) fn packed(object: &Bytes, length: u64) -> io::Result<Vec<u8>> {
+    let Content { bytes, times } = decode(object, length)?;
+    encode(&bytes, &times.texts(), Packing::Tight)
+}
+
 impl Times {
-    /// When each of the lines began, in order; `None` where that is not known any more.
-    pub(super) fn moments(&self) -> Vec<(u32, u64)> {
-        let unpacked;
-        let texts: &[u8] = match self {
-            Self::Plain(texts) => texts,
+    /// The texts; none where they cannot be read any more.
+    fn texts(&self) -> Cow<'_, [u8]> {
+        match self {
+            Self::Plain(texts) => Cow::Borrowed(texts),
             Self::Packed(packed) => {
                 // A length that is said to be more than can be is not believed.
                 let size = zstd::zstd_safe::get_frame_content_size(packed).ok().flatten().unwrap_or(0);
                 let size = usize::try_from(size).unwrap_or(usize::MAX).min(TIMES_BYTES_MAX);
-                unpacked = decompress(packed, size).unwrap_or_default();
-                &unpacked
+                Cow::Owned(decompress(packed, size).unwrap_or_default())
             }
-        };
+        }
+    }
+
+    /// When each of the lines began, in order; `None` where that is not known any more.
+    pub(super) fn moments(&self) -> Vec<(u32, u64)> {
         let mut moments = Vec::new();
-        for text in texts.split(|byte| *byte == b'\n').filter(|text| !text.is_empty()) {
+        for text in self.texts().split(|byte| *byte == b'\n').filter(|text| !text.is_empty()) {
             // A broker stores what it has read; what it cannot read again has damaged no byte of the log.
             let Ok(times) = LineTimes::parse(text) else { continue };
             let mut at_ms = times.from_ms();
@@ -134,7 +163,7 @@ mod tests {
     use bytes::Bytes;
     use proptest::prelude::*;
 
-    use super::{Scan, Times, decode, encode, scan};
+    use super::{Packing, Scan, Times, decode, encode, packed, scan};
 
     /// By the book: a line begins with its first byte.
     fn slowly(bytes: &[u8], open_line: bool) -> Scan {
@@ -156,11 +185,17 @@ mod tests {
 
         #[test]
         fn an_object_gives_back_what_it_was_made_of(bytes in any::<Vec<u8>>(), times in any::<Vec<u8>>()) {
-            let object = Bytes::from(encode(&bytes, &times).unwrap());
-            let content = decode(&object, bytes.len() as u64).unwrap();
-            prop_assert_eq!(&content.bytes, &bytes);
-            // To any zstd, without a word of ours.
-            prop_assert_eq!(zstd::decode_all(&*object).unwrap(), bytes);
+            let length = bytes.len() as u64;
+            let loose = Bytes::from(encode(&bytes, &times, Packing::Loose).unwrap());
+            let tight = packed(&loose, length).unwrap();
+            prop_assert_eq!(&tight, &encode(&bytes, &times, Packing::Tight).unwrap());
+            for object in [loose, tight.into()] {
+                let content = decode(&object, length).unwrap();
+                prop_assert_eq!(&content.bytes, &bytes);
+                prop_assert_eq!(&*content.times.texts(), &times);
+                // To any zstd, without a word of ours.
+                prop_assert_eq!(zstd::decode_all(&*object).unwrap(), bytes.clone());
+            }
         }
 
         #[test]
@@ -171,7 +206,7 @@ mod tests {
 
     #[test]
     fn a_damaged_object_is_refused() {
-        let object = encode(b"a line\nand another\n", b"5;2+1").unwrap();
+        let object = encode(b"a line\nand another\n", b"5;2+1", Packing::Loose).unwrap();
         for at in 0..object.len() {
             let mut damaged = object.clone();
             damaged[at] ^= 0x10;
@@ -185,7 +220,7 @@ mod tests {
 
     #[test]
     fn times_are_told_by_group() {
-        let object = Bytes::from(encode(b"a\nb\nc\n", b"5;1+0\n7;1+1,1+10").unwrap());
+        let object = Bytes::from(encode(b"a\nb\nc\n", b"5;1+0\n7;1+1,1+10", Packing::Tight).unwrap());
         let content = decode(&object, 6).unwrap();
         assert_eq!(content.times.moments(), [(1, 5), (1, 8), (1, 18)]);
         assert_eq!(Times::Plain(Bytes::from_static(b"5;2+1\nnonsense\n9;")).moments(), [(2, 6)]);

@@ -54,7 +54,11 @@ fn end_of(bytes: &[u8]) -> LogEnd {
 async fn append(logs: &Logs, source: &[u8], from: usize, to: usize) -> Result<u64, AppendError> {
     let bytes = &source[from..to];
     let times = times(&source[..from], bytes);
-    logs.append(ID, from as u64, times, Bytes::copy_from_slice(bytes), Some("key")).await
+    append_at(logs, ID, from as u64, times, Bytes::copy_from_slice(bytes)).await
+}
+
+async fn append_at(logs: &Logs, id: LogId, offset: u64, times: LineTimes, bytes: Bytes) -> Result<u64, AppendError> {
+    logs.append(logs.admit(id, offset).await?, times, bytes, Some("key")).await
 }
 
 /// All that can be read, with the gap if there is one.
@@ -155,6 +159,8 @@ enum Step {
     Send(usize),
     /// Bytes are sent again that were sent before, as if the answer had been lost.
     Again(usize),
+    /// The next bytes are sent in two appends side by side.
+    Two(usize, usize),
     /// Bytes are sent that are not next.
     Ahead(usize),
     /// Something will go wrong.
@@ -174,6 +180,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         8 => (1..60_usize).prop_map(Step::Send),
         3 => (60..300_usize).prop_map(Step::Send),
+        3 => (1..200_usize, 1..200_usize).prop_map(|(first, second)| Step::Two(first, second)),
         1 => (1..50_usize).prop_map(Step::Again),
         1 => (1..50_usize).prop_map(Step::Ahead),
         3 => fault.prop_map(Step::Fault),
@@ -204,6 +211,20 @@ async fn play(source: &[u8], steps: &[Step], limits: LogLimits) {
                 let from = acknowledged.saturating_sub(back);
                 if let Err(AppendError::Elsewhere(at)) = append(&logs, source, from, acknowledged).await {
                     assert!(at >= acknowledged as u64, "{at} after {acknowledged} were acknowledged");
+                }
+            }
+            Step::Two(first, second) => {
+                let middle = source.len().min(acknowledged + first);
+                let to = source.len().min(middle + second);
+                let both =
+                    tokio::join!(append(&logs, source, acknowledged, middle), append(&logs, source, middle, to),);
+                for done in <[_; 2]>::from(both) {
+                    match done {
+                        Ok(at) | Err(AppendError::Elsewhere(at)) => {
+                            acknowledged = acknowledged.max(usize::try_from(at).unwrap());
+                        }
+                        Err(error) => assert!(matches!(error, AppendError::Failed(_)), "{error:?}"),
+                    }
                 }
             }
             Step::Ahead(more) => {
@@ -299,10 +320,40 @@ async fn big_appends_do_not_go_through_the_database() {
     assert!(through <= 1_000_000, "{through} of {} bytes were rows", source.len());
     let end = end_of(&source);
     logs.finish(ID, &end).await.unwrap();
+    let kept = async || world.segments(ID).await.unwrap().iter().map(|segment| segment.stored).sum::<u64>();
+    assert!(kept().await >= end.bytes - through, "nobody waited for them to be made smaller");
     logs.settle(ID).await.unwrap();
+    assert!(kept().await < end.bytes / 4, "{} bytes are kept for {}", kept().await, end.bytes);
+    assert_eq!(world.objects().await, world.named());
     let window = logs.lines(ID, 300_000, 2).await.unwrap();
     assert_eq!(&*window[0].bytes, b"line 300000 of many");
     assert_eq!(window[1].at_ms, Some(moment(300_001)));
+}
+
+#[tokio::test]
+async fn an_append_that_comes_before_its_turn_waits_for_it() {
+    let logs = World::default().start(ROOMY);
+    let source = numbered(100);
+    append(&logs, &source, 0, 100).await.unwrap();
+    let (first, second) = (logs.admit(ID, 100).await.unwrap(), logs.admit(ID, 300).await.unwrap());
+    let send = |admitted, from: usize, to: usize| {
+        let bytes = Bytes::copy_from_slice(&source[from..to]);
+        logs.append(admitted, times(&source[..from], &source[from..to]), bytes, Some("key"))
+    };
+    let (second, first) = tokio::join!(biased; send(second, 300, 600), async {
+        // The other has been begun by now, and cannot end.
+        tokio::task::yield_now().await;
+        send(first, 100, 300).await
+    });
+    assert_eq!((first.unwrap(), second.unwrap()), (300, 600));
+    // Of one that is given up nobody waits.
+    let (given_up, behind) = (logs.admit(ID, 600).await.unwrap(), logs.admit(ID, 700).await.unwrap());
+    let (behind, ()) = tokio::join!(biased; send(behind, 700, 800), async {
+        tokio::task::yield_now().await;
+        drop(given_up);
+    });
+    assert!(matches!(behind, Err(AppendError::Elsewhere(600))), "{behind:?}");
+    check(&logs, &source, ROOMY).await;
 }
 
 #[tokio::test]
@@ -343,7 +394,7 @@ async fn times_that_are_not_of_the_bytes_are_refused() {
     let logs = World::default().start(ROOMY);
     for (times, bytes) in [("5;", "a"), ("5;2+0", "a"), ("5;1+0", "a\nb"), ("5;1+0", ""), ("5;3+0", "a\nb\n")] {
         let times = LineTimes::parse(times.as_bytes()).unwrap();
-        let refused = logs.append(ID, 0, times, Bytes::from_static(bytes.as_bytes()), None).await;
+        let refused = append_at(&logs, ID, 0, times, Bytes::from_static(bytes.as_bytes())).await;
         assert!(matches!(refused, Err(AppendError::Malformed(_))), "{bytes:?}: {refused:?}");
     }
     assert_eq!(logs.status(ID).await.unwrap().bytes, 0);
@@ -470,7 +521,7 @@ async fn a_log_is_settled_as_soon_as_it_has_ended_and_else_at_the_next_start() {
     assert_eq!(world.objects().await, world.named());
     let other = LogId { attempt: 2, ..ID };
     world.state().builds.insert(ID.build, build(7, Phase::Running, 0));
-    logs.append(other, 0, LineTimes::parse(b"5;1+0").unwrap(), Bytes::from_static(b"x\n"), None).await.unwrap();
+    append_at(&logs, other, 0, LineTimes::parse(b"5;1+0").unwrap(), Bytes::from_static(b"x\n")).await.unwrap();
     logs.close(other).await.unwrap();
     settled().await;
     stop.cancel();
@@ -487,7 +538,7 @@ async fn old_builds_go_with_their_logs_but_for_the_newest() {
         let log = LogId { build: BuildId(id), attempt: 1 };
         for offset in [0, 100] {
             let times = LineTimes::parse(if offset == 0 { b"5;1+0" } else { b"5;" }).unwrap();
-            logs.append(log, offset, times, Bytes::from(vec![b'x'; 100]), None).await.unwrap();
+            append_at(&logs, log, offset, times, Bytes::from(vec![b'x'; 100])).await.unwrap();
         }
         logs.close(log).await.unwrap();
     }

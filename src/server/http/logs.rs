@@ -19,7 +19,9 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch};
 use axum::{Json, Router};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use hyper::body::Body as _;
 use serde::Deserialize;
 
 use super::asking::{Asker, number};
@@ -97,10 +99,10 @@ async fn append(
         return Err(refused(Refusal(RpcError::new("forbidden", message))));
     }
     // Before the body: what is received has a place to be worked on.
-    let _admitted = logs.admit().await;
+    let admitted = logs.admit(id, place.offset).await.map_err(|error| refused(failed(&error)))?;
     let body = received(request.into_body()).await?;
     let (times, bytes) = split(body).map_err(|message| refused(Refusal(invalid(message))))?;
-    match logs.append(id, place.offset, times, bytes, Some(&key.0)).await {
+    match logs.append(admitted, times, bytes, Some(&key.0)).await {
         Ok(bytes) => Ok(Json(LogStored { bytes }).into_response()),
         Err(AppendError::Elsewhere(bytes)) => Ok((StatusCode::CONFLICT, Json(LogStored { bytes })).into_response()),
         Err(AppendError::Closed) => Err(with_status(410, "log_closed", "the log has ended, and takes nothing more")),
@@ -110,19 +112,26 @@ async fn append(
 }
 
 async fn received(body: Body) -> Result<Bytes, Response> {
-    match tokio::time::timeout(BODY_TIMEOUT, axum::body::to_bytes(body, APPEND_BYTES_MAX)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_too_long(&error) => {
-            let message = format!("an append has at most {LOG_CHUNK_BYTES_MAX} bytes: send it in parts");
-            Err(with_status(413, "body_too_long", message))
-        }
-        Ok(Err(_)) => Err(with_status(400, code::INVALID_REQUEST, "the body ended before its end")),
+    match tokio::time::timeout(BODY_TIMEOUT, gathered(body)).await {
+        Ok(bytes) => bytes,
         Err(_) => Err(with_status(408, "body_too_slow", "the body did not arrive in time: send it at once")),
     }
 }
 
-fn is_too_long(error: &axum::Error) -> bool {
-    std::error::Error::source(error).is_some_and(<dyn std::error::Error>::is::<http_body_util::LengthLimitError>)
+/// The body in one buffer of its size: as parts and then put together, it would be there twice.
+async fn gathered(body: Body) -> Result<Bytes, Response> {
+    let told = body.size_hint().exact().and_then(|told| usize::try_from(told).ok()).unwrap_or(0);
+    let mut bytes = BytesMut::with_capacity(told.min(APPEND_BYTES_MAX));
+    let mut parts = body.into_data_stream();
+    while let Some(part) = parts.next().await {
+        let part = part.map_err(|_| with_status(400, code::INVALID_REQUEST, "the body ended before its end"))?;
+        if bytes.len() + part.len() > APPEND_BYTES_MAX {
+            let message = format!("an append has at most {LOG_CHUNK_BYTES_MAX} bytes: send it in parts");
+            return Err(with_status(413, "body_too_long", message));
+        }
+        bytes.extend_from_slice(&part);
+    }
+    Ok(bytes.freeze())
 }
 
 /// The line of times, and what comes after it.

@@ -35,14 +35,14 @@ macro_rules! log_rows {
                         sqlx::query(PIECE).bind(build).bind(attempt).bind(signed(*offset)).bind(signed(*first_line));
                     writing.execute(put.bind(signed(*lines)).bind(&times[..]).bind(&bytes[..])).await?;
                 }
+                for offset in rows.segments_go {
+                    let delete = "DELETE FROM log_segment WHERE build = $1 AND attempt = $2 AND from_byte = $3";
+                    writing.execute(sqlx::query(delete).bind(build).bind(attempt).bind(signed(*offset))).await?;
+                }
                 if let Some((Segment { offset, first_line, .. }, record)) = rows.segment {
                     let put =
                         sqlx::query(SEGMENT).bind(build).bind(attempt).bind(signed(*offset)).bind(signed(*first_line));
                     writing.execute(put.bind(record)).await?;
-                }
-                for offset in rows.segments_go {
-                    let delete = "DELETE FROM log_segment WHERE build = $1 AND attempt = $2 AND from_byte = $3";
-                    writing.execute(sqlx::query(delete).bind(build).bind(attempt).bind(signed(*offset))).await?;
                 }
                 writing.commit().await?;
                 Ok(true)

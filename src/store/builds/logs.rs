@@ -108,7 +108,7 @@ pub struct LogWrite<'a> {
     pub segment: Option<&'a Segment>,
     /// Whether all pieces that were there before go: the segment has them.
     pub pieces_go: bool,
-    /// Offsets of segments that go: they are in the gap.
+    /// Offsets of segments that go: they are in the gap, or the new one takes their place.
     pub segments_go: &'a [u64],
 }
 

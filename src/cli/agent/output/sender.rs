@@ -3,16 +3,22 @@
 //! What is sent stays until it is acknowledged, and every answer says where the log ends, so neither a lost
 //! answer nor another broker makes a gap or a repetition. A line goes out at once; what is printed while
 //! that is under way, and for a moment after, goes in the next piece.
+//!
+//! Where more waits than goes in one piece, the next full ones are sent ahead, so that the broker has work while
+//! this side reads and the other way round. What comes of that counts only where it is stored: it is sent again
+//! in its turn otherwise.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
 use hyper::Method;
 use hyper::body::Bytes;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use super::chunk::{body, is_in_line};
-use super::spool::{Chunk, SpoolReader};
+use super::spool::{Acknowledged, Chunk, SpoolReader};
 use crate::client::ClientError;
 use crate::client::http::{Answer, Http};
 use crate::clock::{BootTime, boot_now, jitter};
@@ -24,6 +30,9 @@ const EVERY_MS: u64 = 100;
 /// The first pause after a try that failed; each further one is twice as long.
 const PAUSE_MS: u64 = 100;
 const PAUSE_MS_MAX: u64 = 5_000;
+
+/// Full pieces that are under way behind the one that is waited for.
+const AHEAD_MAX: usize = 2;
 
 /// How sending came to its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +58,14 @@ pub struct Sender {
     pub key: String,
 }
 
+/// A piece, and what the broker says to it where it was sent ahead. What nobody waits for any more is given up.
+struct Piece {
+    chunk: Chunk,
+    /// Whether it goes on with a line.
+    in_line: bool,
+    ahead: JoinSet<Heard>,
+}
+
 /// What an answer means for what was sent.
 enum Heard {
     /// It is stored up to there.
@@ -64,36 +81,71 @@ impl Sender {
     /// no broker; `None` is never.
     pub async fn send(self, mut spool: SpoolReader, until: watch::Receiver<Option<BootTime>>) -> Sent {
         let mut in_line = false;
+        let mut ahead = VecDeque::new();
         loop {
-            let chunk;
-            (spool, chunk) = match self.next(spool).await {
-                Ok(next) => next,
-                Err(error) => return Sent::Failed(format!("the log cannot be read back from the disk: {error}")),
+            let piece = match ahead.pop_front() {
+                Some(piece) => piece,
+                None => {
+                    let piece;
+                    (spool, piece) = match self.next(spool, &mut in_line).await {
+                        Ok(next) => next,
+                        Err(error) => return unreadable(&error),
+                    };
+                    piece
+                }
             };
-            if chunk.bytes.is_empty() {
+            if piece.chunk.bytes.is_empty() {
                 if spool.is_over() && spool.waiting() == 0 {
                     return Sent::Whole;
                 }
                 spool.more().await;
                 continue;
             }
-            let began = boot_now();
-            if let Err(sent) = self.bring(&chunk, in_line, &spool, &until).await {
+            let (began, acknowledged) = (boot_now(), spool.acknowledged());
+            let bringing = self.bring(piece, &acknowledged, &until);
+            let (brought, sent_ahead) = tokio::join!(bringing, self.send_ahead(spool, &mut ahead, &mut in_line));
+            spool = match sent_ahead {
+                Ok(spool) => spool,
+                Err(error) => return unreadable(&error),
+            };
+            if let Err(sent) = brought {
                 spool.abandon();
                 return sent;
             }
-            in_line = is_in_line(&chunk, chunk.bytes.len(), in_line);
-            self.pause(&spool, began).await;
+            if ahead.is_empty() {
+                self.pause(&spool, began).await;
+            }
         }
     }
 
-    /// Reads what comes next, where reading may take its time.
-    async fn next(&self, mut spool: SpoolReader) -> io::Result<(SpoolReader, Chunk)> {
+    /// Sends the pieces after the one that is being brought, where they are full.
+    async fn send_ahead(
+        &self,
+        mut spool: SpoolReader,
+        ahead: &mut VecDeque<Piece>,
+        in_line: &mut bool,
+    ) -> io::Result<SpoolReader> {
+        while ahead.len() < AHEAD_MAX && spool.waiting() >= LOG_CHUNK_BYTES_MAX as u64 {
+            let mut piece;
+            (spool, piece) = self.next(spool, in_line).await?;
+            let (sender, offset, body) = (self.clone(), piece.chunk.offset, body(&piece.chunk, 0, piece.in_line));
+            piece.ahead.spawn(async move { sender.put(offset, body).await });
+            ahead.push_back(piece);
+        }
+        Ok(spool)
+    }
+
+    /// Reads what comes next, where reading may take its time. `in_line` is whether that goes on with a line, and
+    /// then whether what comes after it does.
+    async fn next(&self, mut spool: SpoolReader, in_line: &mut bool) -> io::Result<(SpoolReader, Piece)> {
         let reading = tokio::task::spawn_blocking(move || {
             let chunk = spool.next(LOG_CHUNK_BYTES_MAX)?;
             Ok((spool, chunk))
         });
-        reading.await.unwrap_or_else(|error| Err(io::Error::other(error)))
+        let (spool, chunk) = reading.await.unwrap_or_else(|error| Err(io::Error::other(error)))?;
+        let after = is_in_line(&chunk, chunk.bytes.len(), *in_line);
+        let before = std::mem::replace(in_line, after);
+        Ok((spool, Piece { chunk, in_line: before, ahead: JoinSet::new() }))
     }
 
     /// Waits while more may come for the next piece.
@@ -109,25 +161,31 @@ impl Sender {
     /// Sends one piece until the broker has it.
     async fn bring(
         &self,
-        chunk: &Chunk,
-        in_line: bool,
-        spool: &SpoolReader,
+        piece: Piece,
+        acknowledged: &Acknowledged,
         until: &watch::Receiver<Option<BootTime>>,
     ) -> Result<(), Sent> {
+        let Piece { chunk, in_line, mut ahead } = piece;
         let ends = chunk.offset + chunk.bytes.len() as u64;
         let (mut skip, mut pause_ms, mut is_said) = (0_usize, PAUSE_MS, false);
         loop {
             let offset = chunk.offset + skip as u64;
-            let why = match self.put(offset, body(chunk, skip, in_line)).await {
+            let heard = match ahead.join_next().await {
+                Some(Ok(heard @ Heard::Stored(stored))) if stored >= ends => heard,
+                // It may have come before its turn.
+                Some(_) => continue,
+                None => self.put(offset, body(&chunk, skip, in_line)).await,
+            };
+            let why = match heard {
                 Heard::Stored(stored) if stored >= ends => {
-                    spool.acknowledge(ends);
+                    acknowledged.up_to(ends);
                     if is_said {
                         eprintln!("leasehold: build #{}: its log is being stored again", self.build);
                     }
                     return Ok(());
                 }
                 Heard::Stored(stored) if stored > offset => {
-                    spool.acknowledge(stored);
+                    acknowledged.up_to(stored);
                     skip = usize::try_from(stored - chunk.offset).unwrap_or(usize::MAX);
                     pause_ms = PAUSE_MS;
                     continue;
@@ -166,6 +224,10 @@ impl Sender {
             Err(error) => Heard::Again(error.to_string()),
         }
     }
+}
+
+fn unreadable(error: &io::Error) -> Sent {
+    Sent::Failed(format!("the log cannot be read back from the disk: {error}"))
 }
 
 fn heard(answer: &Answer) -> Heard {

@@ -323,7 +323,8 @@ impl SpoolReader {
     /// # Errors
     /// When the disk does not give them back.
     pub fn next(&mut self, bytes_max: usize) -> io::Result<Chunk> {
-        let mut chunk = Chunk { offset: self.offset, ..Chunk::default() };
+        let room = usize::try_from(self.waiting()).unwrap_or(usize::MAX).min(bytes_max);
+        let mut chunk = Chunk { offset: self.offset, bytes: Vec::with_capacity(room), ..Chunk::default() };
         while chunk.bytes.len() < bytes_max && chunk.pieces.len() < PIECES_MAX {
             if self.left == 0 && !self.next_piece()? {
                 break;
@@ -371,8 +372,41 @@ impl SpoolReader {
         Ok(true)
     }
 
-    /// The broker has everything before `offset`: files of which nothing else is left go.
+    /// For who hears how far the broker is.
+    #[must_use]
+    pub fn acknowledged(&self) -> Acknowledged {
+        Acknowledged { shared: Arc::clone(&self.shared) }
+    }
+
+    /// The broker has everything before `offset`.
+    #[cfg(test)]
     pub fn acknowledge(&self, offset: u64) {
+        self.acknowledged().up_to(offset);
+    }
+
+    /// Nobody takes the rest: it goes, and so does what will be written.
+    pub fn abandon(&self) {
+        let files = {
+            let mut state = self.shared.state();
+            state.abandoned = true;
+            std::mem::take(&mut state.files)
+        };
+        for file in files {
+            let _ = std::fs::remove_file(file.path);
+        }
+        self.shared.room.notify_all();
+    }
+}
+
+/// How far the broker is.
+#[derive(Clone, Debug)]
+pub struct Acknowledged {
+    shared: Arc<Shared>,
+}
+
+impl Acknowledged {
+    /// The broker has everything before `offset`: files of which nothing else is left go.
+    pub fn up_to(&self, offset: u64) {
         let mut gone = Vec::new();
         {
             let mut state = self.shared.state();
@@ -388,19 +422,6 @@ impl SpoolReader {
         }
         for file in gone {
             // What cannot be removed goes with the build's folder.
-            let _ = std::fs::remove_file(file.path);
-        }
-        self.shared.room.notify_all();
-    }
-
-    /// Nobody takes the rest: it goes, and so does what will be written.
-    pub fn abandon(&self) {
-        let files = {
-            let mut state = self.shared.state();
-            state.abandoned = true;
-            std::mem::take(&mut state.files)
-        };
-        for file in files {
             let _ = std::fs::remove_file(file.path);
         }
         self.shared.room.notify_all();

@@ -134,8 +134,8 @@ impl LogTables for World {
                     log.pieces.clear();
                 }
                 log.pieces.extend(write.piece.map(|piece| (piece.offset, piece.clone())));
-                log.segments.extend(write.segment.map(|segment| (segment.offset, segment.clone())));
                 log.segments.retain(|offset, _| !write.segments_go.contains(offset));
+                log.segments.extend(write.segment.map(|segment| (segment.offset, segment.clone())));
             }
             if self.fails(Fault::WriteAfter) { Err(failed()) } else { Ok(true) }
         })

@@ -81,7 +81,10 @@ impl World {
                 times.begin_line(1_000);
             }
             let bytes = Bytes::from(chunk.concat());
-            offset = self.logs.append(id, offset, times, bytes, None).await.unwrap();
+            offset = {
+                let admitted = self.logs.admit(id, offset).await.unwrap();
+                self.logs.append(admitted, times, bytes, None).await.unwrap()
+            };
         }
         self.logs.close(id).await.unwrap();
         // It is queued once all of it is sealed.

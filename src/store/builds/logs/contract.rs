@@ -146,6 +146,10 @@ pub async fn parts_are_found_by_byte_and_line(factory: &impl Factory) {
     }
     put(tables, LogWrite { segments_go: &[10, 20], ..write(ID, &record(revision + 1)) }).await;
     assert_eq!(tables.segments(ID).await.unwrap(), [segments[0].clone(), segments[3].clone()]);
+    let smaller = Segment { object: "3/2-ab/smaller".into(), stored: 3, ..segments[0].clone() };
+    let after = record(revision + 2);
+    put(tables, LogWrite { segment: Some(&smaller), segments_go: &[0], ..write(ID, &after) }).await;
+    assert_eq!(tables.segments(ID).await.unwrap(), [smaller, segments[3].clone()]);
 }
 
 /// Logs that are not settled are listed in order, a page at a time.
