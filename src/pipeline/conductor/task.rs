@@ -14,7 +14,7 @@ use super::mending::take_over;
 use super::sources::Sources;
 use super::{Parts, Seen, Told, Wish, now_ms, refused, uncertain};
 use crate::builds::book::{Answer, Book, Command, Gone, Refusal};
-use crate::builds::build::{BuildId, Phase};
+use crate::builds::build::{Build, BuildId, Phase};
 use crate::builds::change::Change;
 use crate::builds::delivery::{DeliveryId, Received};
 use crate::clock::{BootTime, boot_now};
@@ -246,9 +246,11 @@ impl Task {
 
     /// By when a build that is granted has to be with an agent; `None` where it is, or is given up.
     fn untaken_at(&self, id: BuildId, claim: &Claim) -> Option<BootTime> {
+        // Most are not granted, and need no look into the book.
+        let take_by = claim.take_by.filter(|_| !claim.closing)?;
         let phase = self.book.build(id)?.phase;
         let waits = phase == Phase::Queued || phase == Phase::Preparing && !self.handed.contains_key(&id);
-        claim.take_by.filter(|_| waits && !claim.closing)
+        waits.then_some(take_by)
     }
 
     /// Nobody took it in time, or whoever did was never told its session.
@@ -379,11 +381,9 @@ impl Task {
         if self.looking || self.look_at > now || !(self.look_due || long_ago) {
             return;
         }
-        let watched = self
-            .book
-            .open()
-            .filter_map(|build| Some(Watched { build: build.id, session: build.session?, lease: build.lease }));
-        let watched: Vec<Watched> = watched.collect();
+        let watched =
+            |build: &Arc<Build>| Some(Watched { build: build.id, session: build.session?, lease: build.lease });
+        let watched: Vec<Watched> = self.book.held().filter_map(watched).collect();
         self.look_due = false;
         self.look_at = now.plus(LOOK_EVERY_MS);
         if !watched.is_empty() {
