@@ -17,6 +17,7 @@ mod browser;
 mod agent;
 mod builds;
 mod command;
+mod crowd_load;
 mod failover;
 mod fake;
 mod follow_load;
