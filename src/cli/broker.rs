@@ -5,8 +5,8 @@
 
 use std::future::Future;
 
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use super::{Failure, Globals, exit_code, output};
 use crate::client::http::{Answer, Http};
@@ -15,6 +15,9 @@ use crate::client::{ClientError, default_owner};
 use crate::protocol::http::OWNER_HEADER;
 pub use crate::protocol::http::encode;
 use crate::protocol::info::Page;
+
+/// Builds or deliveries that a broker lists at once.
+const NEWEST_PAGE: usize = 100;
 
 /// Something to ask.
 pub struct Broker {
@@ -101,6 +104,29 @@ impl Broker {
         }
     }
 
+    /// The newest of what has numbers, newest first: so many at most of those that `which` names.
+    pub fn newest<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        which: &[(&str, Option<String>)],
+        limit: usize,
+    ) -> Result<Vec<T>, Failure> {
+        let mut items: Vec<T> = Vec::new();
+        let mut before: Option<u64> = None;
+        while items.len() < limit {
+            let mut pairs = which.to_vec();
+            pairs.push(("before", before.map(|number| number.to_string())));
+            pairs.push(("limit", Some((limit - items.len()).min(NEWEST_PAGE).to_string())));
+            let page: Newest<T> = self.get(&path_with(path, &pairs))?;
+            items.extend(page.items);
+            match page.next {
+                Some(next) if before != Some(next) => before = Some(next),
+                _ => break,
+            }
+        }
+        Ok(items)
+    }
+
     /// Asks, whatever the answer is.
     pub async fn send(&self, method: &str, path: &str, body: Option<Vec<u8>>) -> Result<Answer, ClientError> {
         let method = hyper::Method::from_bytes(method.as_bytes())
@@ -120,6 +146,15 @@ impl Broker {
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
         self.runtime.block_on(future)
     }
+}
+
+/// A page of what has numbers.
+#[derive(Deserialize)]
+struct Newest<T> {
+    items: Vec<T>,
+    /// Where the next one begins.
+    #[serde(default)]
+    next: Option<u64>,
 }
 
 /// All of a listing.

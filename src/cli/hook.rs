@@ -1,10 +1,9 @@
 //! `hook`: what forges sent, what came of it, and acting on it once more.
 
 use clap::{Args, Subcommand};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::broker::{Broker, path_with};
+use super::broker::Broker;
 use super::output::{self, Cell, Details, Screen, Style, Table};
 use super::words;
 use super::{Failure, Globals, exit_code};
@@ -13,8 +12,6 @@ use crate::units::rfc3339;
 
 /// Deliveries that are listed unless told otherwise.
 const LISTED: usize = 30;
-/// Deliveries that a broker lists at once.
-const PAGE: usize = 100;
 
 /// Look at what forges delivered, and have it worked on again
 #[derive(Debug, Args)]
@@ -46,14 +43,6 @@ enum Act {
     },
 }
 
-/// A page of them.
-#[derive(Deserialize)]
-struct DeliveryPage {
-    items: Vec<DeliveryInfo>,
-    #[serde(default)]
-    next: Option<u64>,
-}
-
 impl HookCommand {
     /// Does it.
     pub fn execute(self, globals: &Globals) -> Result<u8, Failure> {
@@ -79,18 +68,7 @@ impl HookCommand {
 }
 
 fn list(broker: &Broker, json: bool, limit: usize) -> Result<u8, Failure> {
-    let mut items: Vec<DeliveryInfo> = Vec::new();
-    let mut before: Option<u64> = None;
-    while items.len() < limit {
-        let part = (limit - items.len()).min(PAGE).to_string();
-        let pairs = [("before", before.map(|number| number.to_string())), ("limit", Some(part))];
-        let page: DeliveryPage = broker.get(&path_with("/v1/deliveries", &pairs))?;
-        items.extend(page.items);
-        match page.next {
-            Some(next) if before != Some(next) => before = Some(next),
-            _ => break,
-        }
-    }
+    let items: Vec<DeliveryInfo> = broker.newest("/v1/deliveries", &[], limit)?;
     if json {
         output::print(&output::json(&items)?)?;
     } else if items.is_empty() {

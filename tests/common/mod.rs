@@ -4,7 +4,8 @@
 //! users get. It owns starting and ending processes ([`process`]), a broker with a place for its
 //! data ([`broker`]), clients written by hand that know only the documented wire ([`ws`],
 //! [`http`]), a network that fails on demand ([`proxy`]), a broker that stands by ([`standby`]), a forge
-//! to build for ([`forge`]), and chance that a seed repeats ([`random`]). A test waits for what it can
+//! to build for ([`forge`]), what the kernel knows of processes ([`witness`]), and chance that a seed repeats
+//! ([`random`]). A test waits for what it can
 //! observe, by [`wait`]; no test file sleeps.
 //!
 //! A test binary takes it in with
@@ -23,4 +24,5 @@ pub mod proxy;
 pub mod random;
 pub mod standby;
 pub mod wait;
+pub mod witness;
 pub mod ws;

@@ -7,11 +7,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says where")]
 
+#[expect(dead_code, reason = "every test binary uses its own part of the harness")]
+#[path = "../common/mod.rs"]
+mod common;
+
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::Path;
 
 use leasehold::cli::run::guard::talk::{Deadline, Lines, Order, Start, Word};
 use leasehold::cli::run::handle::GuardHandle;
@@ -19,8 +22,8 @@ use leasehold::cli::run::tree::Ended;
 use leasehold::clock::boot_now;
 use nix::sys::signal::Signal;
 
-/// Longer than anything here takes; only what hangs meets it.
-const PATIENCE: Duration = Duration::from_secs(60);
+use common::wait::PATIENCE;
+use common::witness::{FAMILY, Fifo, Held};
 
 struct Played {
     guard: Option<GuardHandle>,
@@ -85,53 +88,37 @@ impl Played {
     }
 }
 
-/// A FIFO that everything of a command keeps open as descriptor 9.
+/// A FIFO that everything of a command keeps open as descriptor 9, in a folder of its own.
 struct Witness {
     dir: tempfile::TempDir,
+    fifo: Fifo,
 }
 
 impl Witness {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        nix::unistd::mkfifo(&dir.path().join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
-        Self { dir }
+        let fifo = Fifo::make(&dir.path().join("fifo"));
+        Self { dir, fifo }
     }
 
-    fn path(&self) -> PathBuf {
-        self.dir.path().join("fifo")
+    fn path(&self) -> &Path {
+        self.fifo.path()
     }
 
     /// The script, with the FIFO open in all of it.
     fn script(&self, script: &str) -> String {
-        format!("exec 9>{}; {script}", self.path().display())
+        format!("exec 9>{}; {script}", self.fifo.display())
     }
 
-    /// Opens, which waits for the command to; reads as many letters as processes announce
-    /// themselves.
-    fn meet(&self, letters: usize) -> File {
-        let mut file = File::open(self.path()).unwrap();
-        let mut seen = vec![0; letters];
-        file.read_exact(&mut seen).unwrap();
-        file
+    /// Waits until so many processes have announced themselves by a letter.
+    fn meet(&self, letters: usize) -> Held {
+        self.fifo.meet(letters)
     }
-}
-
-/// Waits until nobody has the FIFO open.
-fn all_gone(mut file: File) {
-    let mut rest = Vec::new();
-    file.read_to_end(&mut rest).unwrap();
 }
 
 fn wait_for(pid: i32) {
     nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(pid), None).unwrap();
 }
-
-/// A shell with a background child, one that ignores TERM, one in a session of its own, and one
-/// that forked twice so that its parent is gone.
-const FAMILY: &str = "printf a >&9; (printf b >&9; sleep 1000) & \
-    (trap '' TERM; printf c >&9; while :; do sleep 1000; done) & \
-    setsid sh -c 'printf d >&9; sleep 1000' & \
-    (setsid sh -c '(trap \"\" TERM HUP; printf e >&9; while :; do sleep 1000; done) &' &) ; wait";
 
 #[test]
 fn a_command_ends_with_its_own_code_or_signal() {
@@ -150,9 +137,9 @@ fn nothing_survives_when_run_is_killed() {
     let witness = Witness::new();
     let mut run = Played::new();
     run.start(&witness.script(FAMILY), |_| {});
-    let file = witness.meet(5);
+    let held = witness.meet(5);
     let guard = run.vanish();
-    all_gone(file);
+    held.wait();
     wait_for(guard);
 }
 
@@ -162,11 +149,11 @@ fn nothing_survives_the_deadline() {
     let mut run = Played::new();
     run.start(&witness.script(FAMILY), |_| {});
     run.started();
-    let file = witness.meet(5);
+    let held = witness.meet(5);
     let now = boot_now();
     let deadline = Deadline { terminate_at: now.plus(200), deadline: now.plus(600) };
     run.tell(Order::Deadline(deadline));
-    all_gone(file);
+    held.wait();
     let (_, by_deadline) = run.ended();
     assert!(by_deadline);
     assert!(boot_now() >= deadline.terminate_at);
@@ -194,9 +181,9 @@ fn what_the_command_leaves_behind_ends_with_it() {
         while [ ! -e go ]; do sleep 0.05; done; exit 4";
     let script = format!("cd {}; {script}", witness.dir.path().display());
     run.start(&witness.script(&script), |_| {});
-    let file = witness.meet(2);
+    let held = witness.meet(2);
     std::fs::write(witness.dir.path().join("go"), "").unwrap();
-    all_gone(file);
+    held.wait();
     run.started();
     assert_eq!(run.ended(), (Ended::Code(4), false));
 }
@@ -206,19 +193,19 @@ fn an_order_to_stop_gives_the_grace_and_no_more() {
     let witness = Witness::new();
     let mut run = Played::new();
     run.start(&witness.script("trap 'printf t >&9; exit 5' TERM; printf a >&9; while :; do sleep 0.05; done"), |_| {});
-    let file = witness.meet(1);
+    let held = witness.meet(1);
     run.started();
     run.tell(Order::Stop { grace_ms: 600_000, lost: false });
-    all_gone(file);
+    held.wait();
     assert_eq!(run.ended(), (Ended::Code(5), false));
 
     let mut stubborn = Played::new();
     let witness = Witness::new();
     stubborn.start(&witness.script("trap '' TERM; printf a >&9; while :; do sleep 1000; done"), |_| {});
-    let file = witness.meet(1);
+    let held = witness.meet(1);
     stubborn.started();
     stubborn.tell(Order::Stop { grace_ms: 50, lost: false });
-    all_gone(file);
+    held.wait();
     assert_eq!(stubborn.ended(), (Ended::Signal(9), false));
 }
 
@@ -227,10 +214,10 @@ fn a_stopped_command_hears_that_it_is_to_end() {
     let witness = Witness::new();
     let mut run = Played::new();
     run.start(&witness.script("trap 'exit 6' TERM; printf a >&9; kill -STOP $$; while :; do sleep 0.05; done"), |_| {});
-    let file = witness.meet(1);
+    let held = witness.meet(1);
     run.started();
     run.tell(Order::Stop { grace_ms: 600_000, lost: false });
-    all_gone(file);
+    held.wait();
     assert_eq!(run.ended(), (Ended::Code(6), false));
 }
 
@@ -239,10 +226,10 @@ fn signals_are_passed_on_to_the_command() {
     let witness = Witness::new();
     let mut run = Played::new();
     run.start(&witness.script("trap 'exit 8' HUP; printf a >&9; while :; do sleep 0.05; done"), |_| {});
-    let file = witness.meet(1);
+    let held = witness.meet(1);
     run.started();
     run.tell(Order::Signal(1));
-    all_gone(file);
+    held.wait();
     assert_eq!(run.ended(), (Ended::Code(8), false));
 }
 
@@ -304,10 +291,10 @@ fn the_hook_runs_when_the_lease_is_lost_and_is_no_part_of_the_tree() {
         start.on_lost = Some(hook);
         start.environment.insert("LEASE".into(), "17".into());
     });
-    let file = witness.meet(1);
+    let held = witness.meet(1);
     run.started();
     run.tell(Order::Stop { grace_ms: 0, lost: true });
-    all_gone(file);
+    held.wait();
     // The command is gone at once; its end is told only when the hook has done its work.
     assert_eq!(run.word(), Word::Emptied);
     assert!(matches!(run.ended().0, Ended::Signal(_)));

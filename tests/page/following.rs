@@ -57,6 +57,87 @@ async fn a_line_is_shown_soon_after_it_came() {
     assert_eq!(browser.complaints().await, Vec::<String>::new());
 }
 
+/// Lets the page's answers from here on be changed on the way: `on` is asked for each, with its path.
+fn on_answers(on: &str) -> String {
+    format!(
+        "const real = window.fetch, view = document.getElementById('view');
+         window.fetch = async (path, ...rest) => {{
+             const answer = await real(path, ...rest);
+             return {{ ok: answer.ok, status: answer.status, text: () => answer.text(), json: async () => {{
+                 const told = await answer.json();
+                 {on}
+                 return told;
+             }} }};
+         }};"
+    )
+}
+
+/// A reader may scroll between the last event of the view and an answer: then the page has not heard of it yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_takes_no_reader_back_of_whom_the_page_has_not_heard_yet() {
+    let lines: String = (1..=100).map(|line| format!("line {line}\n")).collect();
+    for answer in ["lines", "outline"] {
+        let Some((browser, fixture)) = running(&lines).await else { return };
+        browser.until(&format!("{AT_END} && {LAST}.id === 'L100'")).await;
+        browser
+            .run(&on_answers(&format!(
+                "if (window.armed && path.includes('/{answer}?')) {{
+                     window.armed = false;
+                     view.scrollTop = 200;
+                     requestAnimationFrame(() => requestAnimationFrame(() => window.moved = true));
+                 }}"
+            )))
+            .await;
+        // The question under way was asked before.
+        fixture.append(1, "a new line\n");
+        browser.until(&format!("{AT_END} && {LAST}.id === 'L101'")).await;
+        browser.run("window.armed = true").await;
+        fixture.append(1, "another\n");
+        browser.until("window.moved").await;
+        assert_eq!(browser.run("return view.scrollTop").await, 200, "{answer}");
+        assert_eq!(browser.run("return document.getElementById('follow').ariaPressed").await, "false", "{answer}");
+        fixture.append(1, "more\n");
+        browser.until("document.getElementById('size').textContent === '103 lines'").await;
+        assert_eq!(browser.run("return view.scrollTop").await, 200, "{answer}");
+        assert_eq!(browser.complaints().await, Vec::<String>::new());
+    }
+}
+
+/// A broker that holds a question says after a while that there is nothing new. What comes then must not wait for
+/// the page to ask again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_question_that_was_held_in_vain_is_asked_again_at_once() {
+    let Some((browser, fixture)) = running("begin\n").await else { return };
+    browser.until("document.getElementById('L1')").await;
+    // In the page no time passes but what the first of its questions took.
+    browser
+        .run(
+            "const real = window.fetch, timeout = window.setTimeout;
+             let clock = performance.now();
+             performance.now = () => clock;
+             window.asked = 0;
+             window.pauses = [];
+             window.setTimeout = (then, ms) => {
+                 window.pauses.push(ms);
+                 return timeout(then, ms);
+             };
+             window.fetch = (path, ...rest) => {
+                 if (!path.includes('known=')) return real(path, ...rest);
+                 window.asked++;
+                 if (window.asked === 1) clock += 20000;
+                 return real(window.asked > 2 ? path : path.replace(/&known=\\d+/, ''), ...rest);
+             };",
+        )
+        .await;
+    fixture.append(1, "next\n");
+    browser.until("window.asked === 3").await;
+    // One that is not held is asked once a second.
+    let pauses = browser.run("return window.pauses.filter((ms) => ms < 0 || ms === 1000)").await;
+    assert_eq!(pauses, serde_json::json!([-19_000, 1_000]));
+    fixture.append(1, "last\n");
+    browser.until("document.getElementById('L3')").await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_page_tells_when_the_build_ends_and_its_log_is_deleted() {
     let Some((browser, fixture)) = running("begin\n").await else { return };

@@ -4,12 +4,12 @@ use leasehold::testing::postgres;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::agent::stand_in::Fifo;
 use super::agent::whole::is_whole;
 use super::brokers::Broker;
 use super::common::http;
 use super::common::process::{self, Process};
 use super::common::wait::{eventually, until};
+use super::common::witness::Fifo;
 use super::fake::{Agent, PHONE, Repo, config, pipeline};
 
 struct Pair {

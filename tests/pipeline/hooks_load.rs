@@ -7,7 +7,9 @@
 use std::thread;
 
 use leasehold::clock::{BootTime, boot_now, boot_now_us};
+use leasehold::testing::postgres::Server;
 
+use super::brokers;
 use super::common::broker::Broker;
 use super::common::forge::Kind;
 use super::common::forge::delivery::{Delivery, SECRET};
@@ -26,18 +28,36 @@ const ONE_BUILDS_OF: u64 = 20;
 const BODY_BYTES: usize = 8 * 1024;
 
 #[test]
-#[ignore = "it measures, for 20 s, and is to have the machine for itself"]
+#[ignore = "it measures, for 20 s on each store, and is to have the machine for itself"]
 fn deliveries_a_second() {
     let repo = Repo::new();
     let head = repo.commit("more");
+    if let Ok(port) = std::env::var("LEASEHOLD_LOAD_PORT") {
+        return load("there", port.parse().expect("a port"), &head);
+    }
     let text = config(&repo, &pipeline("unit", "branches = [\"main\"]"));
-    let broker = Broker::with(PHONE).config(text).env("LEASEHOLD_GITHUB_WEBHOOK_SECRET", SECRET).start();
-    let elsewhere = std::env::var("LEASEHOLD_LOAD_PORT").ok().map(|port| port.parse().expect("a port"));
-    let port: u16 = elsewhere.unwrap_or_else(|| broker.port());
+    let secret = ("LEASEHOLD_GITHUB_WEBHOOK_SECRET", SECRET);
+    let broker = Broker::with(PHONE).config(text.as_str()).env(secret.0, secret.1).start();
+    load("SQLite", broker.port(), &head);
+    drop(broker);
+    // One that syncs; that of the tests does not.
+    let Some(server) = Server::find(&[]) else { return };
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
+    let path = folder.path().join("leasehold.toml");
+    let text = format!("{text}[logs]\nurl = \"file://{}\"\n", folder.path().display());
+    std::fs::write(&path, text).expect("a file can be written");
+    let broker = brokers::Broker::on(&server.database(), Some(PHONE)).env(secret.0, secret.1);
+    let broker = broker.arg("--config").arg(path.to_str().expect("a plain path")).started();
+    broker.wait_leads();
+    load("PostgreSQL", broker.port, &head);
+}
+
+/// Delivers to a broker for a while, and tells how long that took.
+pub fn load(what: &str, port: u16, head: &str) {
     let begin = boot_now().plus(200);
     let senders: Vec<_> = (0..SENDERS)
         .map(|sender| {
-            let head = head.clone();
+            let head = head.to_owned();
             thread::spawn(move || send(port, sender, &head, begin))
         })
         .collect();
@@ -45,7 +65,8 @@ fn deliveries_a_second() {
     took_us.sort_unstable();
     let at = |part: f64| took_us[((took_us.len() - 1) as f64 * part) as usize] as f64 / 1_000.0;
     println!(
-        "{} of {BODY_BYTES} bytes at {A_SECOND} a second: p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms, all {:.1} ms",
+        "    {what}: {} of {BODY_BYTES} bytes at {A_SECOND} a second: p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms, all \
+         {:.1} ms",
         took_us.len(),
         at(0.5),
         at(0.9),

@@ -10,11 +10,17 @@ mod common;
 #[path = "../lead/brokers.rs"]
 mod brokers;
 
+#[expect(dead_code, reason = "every test binary uses its own part of the harness")]
+#[path = "../page/browser.rs"]
+mod browser;
+
 mod agent;
 mod builds;
 mod command;
+mod crowd_load;
 mod failover;
 mod fake;
+mod follow_load;
 mod forks;
 mod hooks;
 mod hooks_load;

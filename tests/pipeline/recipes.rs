@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use crate::common::broker::Broker;
 use crate::common::process::Process;
 use crate::common::wait::{eventually, until, within};
+use crate::common::witness::lives;
 
 const PAGE: &str = include_str!("../../docs/recipes.md");
 /// One phone, with a ttl that no test waits for: what comes back was given back.
@@ -139,12 +140,6 @@ impl Lab {
 fn signal(pid: i32, signal: Signal) {
     // It may be gone by now, which is what the signal is for.
     let _ = kill(Pid::from_raw(pid), signal);
-}
-
-/// Whether a process is there and no zombie.
-fn lives(pid: i32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| stat.rsplit_once(')').is_some_and(|(_, rest)| !rest.trim_start().starts_with('Z')))
 }
 
 /// Processes for which this holds of what `/proc` says of them.

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::common::broker::Broker;
 use super::common::process::{self, Process};
 use super::common::wait::{eventually, until};
-use super::witness::lives;
+use super::common::witness::lives;
 use super::{ONE_PHONE, ONE_PHONE_3S, all_free, shown};
 
 const LEASEHOLD: &str = env!("CARGO_BIN_EXE_leasehold");

@@ -4,7 +4,8 @@ use nix::sys::signal::{Signal, kill};
 
 use super::common::broker::Broker;
 use super::common::wait::until;
-use super::witness::{FAMILY, Fifo, TICKS, await_file, guard_of, last_tick_ms, lives};
+use super::common::witness::{FAMILY, lives};
+use super::witness::{Fifo, TICKS, await_file, guard_of, last_tick_ms};
 use super::{ONE_PHONE, ONE_PHONE_3S, all_free, run};
 
 #[test]

@@ -6,10 +6,12 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::common::wait::{eventually, until};
+use super::common::witness::children_of;
 use super::shown;
 
 /// A FIFO that everything of a command keeps open as descriptor 9. The kernel tells when the last
-/// process that has it open is gone.
+/// process that has it open is gone. Unlike the harness's it can be looked at whenever a test wants,
+/// also before anybody has it open.
 pub struct Fifo {
     _dir: tempfile::TempDir,
     path: PathBuf,
@@ -67,13 +69,6 @@ impl Fifo {
         until("everything of the command is gone", || !self.is_open());
     }
 }
-
-/// A shell with a background child, one that ignores TERM, one in a session of its own, and one
-/// that forked twice so that its parent is gone. They announce themselves as a to e.
-pub const FAMILY: &str = "printf a >&9; (printf b >&9; sleep 1000) & \
-    (trap '' TERM; printf c >&9; while :; do sleep 1000; done) & \
-    setsid sh -c 'printf d >&9; sleep 1000' & \
-    (setsid sh -c '(trap \"\" TERM HUP; printf e >&9; while :; do sleep 1000; done) &' &) ; wait";
 
 /// A script that writes the moment into the FIFO again and again, each on a line, in hundredths of
 /// a second of the clock that [`leasehold::clock::boot_now`] reads.
@@ -137,23 +132,11 @@ pub fn await_file(name: &str) -> String {
     format!("while [ ! -e {name} ]; do sleep 0.05; done")
 }
 
-/// The processes that have `pid` for a parent.
-pub fn children(pid: u32) -> Vec<i32> {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
-}
-
-/// Whether the process is there and not a zombie.
-pub fn lives(pid: i32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
-}
-
 /// The guard of a `run`.
 #[track_caller]
 pub fn guard_of(run: u32) -> nix::unistd::Pid {
     let guard = eventually("run has a guard", || {
-        children(run).into_iter().find(|pid| {
+        children_of(run).into_iter().find(|pid| {
             std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.starts_with("leasehold-guard"))
         })
     });

@@ -85,13 +85,9 @@ impl Draft<'_> {
             let message = format!("{} has commit {newer} by now: look at that one", build.subject.line);
             return Err(Refusal::new("not_newest", message));
         }
-        let alike = |other: &&Arc<Build>| {
-            other.phase == Phase::Blocked
-                && other.repository == build.repository
-                && other.subject.line == build.subject.line
-                && other.subject.sha == *own
-        };
-        let all: Vec<Build> = self.book.open.values().filter(alike).map(|other| Build::clone(other)).collect();
+        let alike = |other: &&Arc<Build>| other.phase == Phase::Blocked && other.subject.sha == *own;
+        let of_line = self.book.open.of_line(&build.repository, &build.subject.line).into_iter();
+        let all: Vec<Build> = of_line.filter(alike).map(|other| Build::clone(other)).collect();
         for mut other in all {
             let id = other.id;
             other.approved_by = Some(by.clone());
@@ -321,9 +317,7 @@ impl Draft<'_> {
     }
 
     fn tick(mut self) -> Decided {
-        let now_ms = self.now_ms;
-        let due = |build: &&Arc<Build>| super::due_ms(build).is_some_and(|due_ms| due_ms <= now_ms);
-        let due: Vec<(BuildId, Phase)> = self.book.open.values().filter(due).map(|it| (it.id, it.phase)).collect();
+        let due: Vec<(BuildId, Phase)> = self.book.open.due(self.now_ms).map(|it| (it.id, it.phase)).collect();
         for (id, phase) in due {
             let (to, reason) = match phase {
                 Phase::Blocked => (Phase::Cancelled, "nobody allowed its commit for 30 days"),

@@ -23,7 +23,7 @@ impl<'b> Draft<'b> {
 
     /// The build as it is by now.
     pub(super) fn build(&self, id: BuildId) -> Option<&Build> {
-        self.builds.get(&id).or_else(|| self.book.open.get(&id).map(Arc::as_ref))
+        self.builds.get(&id).or_else(|| self.book.open.get(id).map(Arc::as_ref))
     }
 
     /// The number of the next new build.
@@ -94,7 +94,7 @@ impl<'b> Draft<'b> {
 
     /// What is to be told of a build, where that is something new and no newer build's place.
     fn status(&self, build: &Build) -> Option<Status> {
-        let before = self.book.open.get(&build.id);
+        let before = self.book.open.get(build.id);
         let status = Status::of_change(before.map(Arc::as_ref), build, self.now_ms)?;
         self.is_news(&status).then_some(status)
     }

@@ -15,21 +15,23 @@
 mod command;
 mod decide;
 mod draft;
+mod open;
 mod outbox;
 mod recent;
 mod start;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::build::{Build, BuildId, Line, Phase};
+use super::build::{Build, BuildId, Phase};
 use super::change::Change;
 use super::delivery::{Delivery, DeliveryId, Outcome};
 use super::plan::Concurrency;
 use super::status::{Status, StatusKey};
 pub use command::{Answer, Command, Finished, Found, Gone, Refusal, Report};
+use open::Open;
 pub use outbox::MISTAKES_MAX;
 use outbox::Outbox;
 use recent::Recent;
@@ -41,24 +43,6 @@ pub const OPEN_BUILDS_MAX: usize = 10_000;
 pub const WAITING_DELIVERIES_MAX: usize = 10_000;
 /// How long a fork's build waits to be allowed, milliseconds; then it is dropped.
 pub const BLOCKED_KEPT_MS: i64 = 30 * 86_400_000;
-
-/// Builds that concern one another: of one pipeline, on one line.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Lane {
-    repository: Arc<str>,
-    pipeline: Arc<str>,
-    line: Line,
-}
-
-impl Lane {
-    fn of(build: &Build) -> Self {
-        Self {
-            repository: build.repository.clone(),
-            pipeline: build.plan.name.clone(),
-            line: build.subject.line.clone(),
-        }
-    }
-}
 
 /// What a book is made of: what the store has.
 #[derive(Clone, Debug, Default)]
@@ -81,8 +65,7 @@ pub struct Contents {
 /// The book.
 #[derive(Clone, Debug, Default)]
 pub struct Book {
-    open: BTreeMap<BuildId, Arc<Build>>,
-    lanes: BTreeMap<Lane, BTreeSet<BuildId>>,
+    open: Open,
     waiting: BTreeMap<DeliveryId, Arc<Delivery>>,
     recent: Recent,
     statuses: Outbox,
@@ -112,12 +95,22 @@ impl Book {
     /// A build that is not over.
     #[must_use]
     pub fn build(&self, id: BuildId) -> Option<&Arc<Build>> {
-        self.open.get(&id)
+        self.open.get(id)
     }
 
     /// All that are not over.
     pub fn open(&self) -> impl Iterator<Item = &Arc<Build>> + Clone {
-        self.open.values()
+        self.open.all()
+    }
+
+    /// Those that have a session with the engine.
+    pub fn held(&self) -> impl Iterator<Item = &Arc<Build>> {
+        self.open.held()
+    }
+
+    /// Those that are granted, and wait for their agent to take them.
+    pub fn offered(&self) -> impl Iterator<Item = &Arc<Build>> {
+        self.open.offered()
     }
 
     /// Deliveries not worked on, oldest first.
@@ -165,19 +158,19 @@ impl Book {
             return None;
         }
         // What nobody has allowed may never run, and must not hold up the others.
-        let goes_before = |id: &&BuildId| self.open.get(id).is_some_and(|older| older.phase != Phase::Blocked);
-        self.lanes.get(&Lane::of(build))?.range(..build.id).rfind(goes_before).copied()
+        let goes_before = |id: &&BuildId| self.open.get(**id).is_some_and(|older| older.phase != Phase::Blocked);
+        self.open.lane_of(build)?.range(..build.id).rfind(goes_before).copied()
     }
 
     /// Builds of the same lane, older and newer, that are not over.
     pub fn lane_of(&self, build: &Build) -> impl Iterator<Item = BuildId> {
-        self.lanes.get(&Lane::of(build)).into_iter().flatten().copied()
+        self.open.lane_of(build).into_iter().flatten().copied()
     }
 
     /// When [`Command::Tick`] has something to do next, Unix milliseconds.
     #[must_use]
     pub fn due_ms(&self) -> Option<i64> {
-        self.open.values().filter_map(|build| due_ms(build)).min()
+        self.open.due_ms()
     }
 
     /// Makes a change.
@@ -211,41 +204,14 @@ impl Book {
 
     fn put(&mut self, build: &Arc<Build>) {
         self.last_build = self.last_build.max(build.id);
-        let lane = Lane::of(build);
-        if !build.phase.is_final() {
-            self.lanes.entry(lane).or_default().insert(build.id);
-            self.open.insert(build.id, build.clone());
-            return;
+        self.open.put(build);
+        if build.phase.is_final() {
+            self.forget_told(&StatusKey::of(build));
         }
-        self.open.remove(&build.id);
-        if let Some(members) = self.lanes.get_mut(&lane) {
-            members.remove(&build.id);
-            if members.is_empty() {
-                self.lanes.remove(&lane);
-            }
-        }
-        self.forget_told(&StatusKey::of(build));
     }
 
     /// Drops a status that is told, unless something depends on it.
     fn forget_told(&mut self, key: &StatusKey) {
-        let open = &self.open;
-        self.statuses.forget_told(key, || open.values().any(|build| StatusKey::of(build) == *key));
-    }
-}
-
-/// When time alone ends a build.
-fn due_ms(build: &Build) -> Option<i64> {
-    if build.ending.is_some() {
-        return None;
-    }
-    match build.phase {
-        Phase::Blocked => Some(build.times.created_ms.saturating_add(BLOCKED_KEPT_MS)),
-        // One that is granted does not wait any more.
-        Phase::Queued if build.lease.is_none() => {
-            let wait_ms = i64::try_from(build.plan.wait_ms?).unwrap_or(i64::MAX);
-            Some(build.times.queued_ms?.saturating_add(wait_ms))
-        }
-        _ => None,
+        self.statuses.forget_told(key, || self.open.tells_in(key));
     }
 }

@@ -162,7 +162,7 @@ impl Draft<'_> {
     }
 
     pub(super) fn retry(mut self, of: &Build, by: &Arc<str>) -> Decided {
-        if self.book.open.contains_key(&of.id) || !of.phase.is_final() {
+        if self.book.open.get(of.id).is_some() || !of.phase.is_final() {
             let message = format!("build {} is not over: cancel it first, or wait for its end", of.id);
             return Err(Refusal::new("build_not_over", message));
         }
@@ -308,8 +308,8 @@ impl Draft<'_> {
     }
 
     fn of_line(&self, repository: &Arc<str>, line: &Line, which: impl Fn(&Build) -> bool) -> Vec<BuildId> {
-        let of_line = |build: &&Arc<Build>| build.repository == *repository && build.subject.line == *line;
-        self.book.open.values().filter(of_line).filter(|build| which(build)).map(|build| build.id).collect()
+        let of_line = self.book.open.of_line(repository, line).into_iter();
+        of_line.filter(|build| which(build)).map(|build| build.id).collect()
     }
 }
 

@@ -8,18 +8,16 @@ mod show;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::broker::{Broker, path_with};
+use super::broker::Broker;
 use super::output::{self, Cell, Screen, Style, Table};
 use super::words;
 use super::{Failure, Globals, exit_code};
 use crate::clock::wall_now_ms;
-use crate::protocol::builds::{BuildApprove, BuildCancel, BuildInfo, BuildPage, BuildStart, BuildsStarted};
+use crate::protocol::builds::{BuildApprove, BuildCancel, BuildInfo, BuildStart, BuildsStarted};
 use crate::units::show_duration_ms;
 
 /// Builds that are listed unless told otherwise.
 const LISTED: usize = 30;
-/// Builds that a broker lists at once.
-const PAGE: usize = 100;
 
 /// Look at builds, read their logs, start, end and allow them
 #[derive(Debug, Args)]
@@ -166,19 +164,7 @@ fn started(json: bool, started: &BuildsStarted) -> Result<u8, Failure> {
 }
 
 fn list(broker: &Broker, json: bool, which: &[(&str, Option<String>)], limit: usize) -> Result<u8, Failure> {
-    let mut items: Vec<BuildInfo> = Vec::new();
-    let mut before: Option<u64> = None;
-    while items.len() < limit {
-        let mut pairs = which.to_vec();
-        pairs.push(("before", before.map(|number| number.to_string())));
-        pairs.push(("limit", Some((limit - items.len()).min(PAGE).to_string())));
-        let page: BuildPage = broker.get(&path_with("/v1/builds", &pairs))?;
-        items.extend(page.items);
-        match page.next {
-            Some(next) if before != Some(next) => before = Some(next),
-            _ => break,
-        }
-    }
+    let items: Vec<BuildInfo> = broker.newest("/v1/builds", which, limit)?;
     if json {
         output::print(&output::json(&items)?)?;
     } else if items.is_empty() {

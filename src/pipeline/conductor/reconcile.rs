@@ -161,10 +161,10 @@ impl Task {
             return;
         }
         let mut offers: BTreeMap<Arc<str>, std::collections::BTreeSet<BuildId>> = BTreeMap::new();
-        for build in self.book.open().filter(|build| build.phase == Phase::Queued && build.ending.is_none()) {
+        for build in self.book.offered() {
             // Only what can be handed over.
             let there = self.claims.get(&build.id).is_some_and(|claim| !claim.closing && claim.granted.is_some());
-            if let Some(agent) = build.agent.as_ref().filter(|_| there && build.lease.is_some()) {
+            if let Some(agent) = build.agent.as_ref().filter(|_| there) {
                 offers.entry(agent.clone()).or_default().insert(build.id);
             }
         }

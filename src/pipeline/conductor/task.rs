@@ -14,7 +14,7 @@ use super::mending::take_over;
 use super::sources::Sources;
 use super::{Parts, Seen, Told, Wish, now_ms, refused, uncertain};
 use crate::builds::book::{Answer, Book, Command, Gone, Refusal};
-use crate::builds::build::{BuildId, Phase};
+use crate::builds::build::{Build, BuildId, Phase};
 use crate::builds::change::Change;
 use crate::builds::delivery::{DeliveryId, Received};
 use crate::clock::{BootTime, boot_now};
@@ -123,6 +123,8 @@ pub(super) struct Task {
     pub(super) stop: CancellationToken,
     pub(super) book: Book,
     pub(super) claims: BTreeMap<BuildId, Claim>,
+    /// Those of them that were granted, so that few have to be looked at for one that nobody takes.
+    pub(super) granted: BTreeSet<BuildId>,
     /// Sessions that were handed over, for a taker who asks again.
     pub(super) handed: BTreeMap<BuildId, HandedSession>,
     /// Builds of which something is being done at the engine.
@@ -169,6 +171,7 @@ impl Task {
             stop,
             book,
             claims: BTreeMap::new(),
+            granted: BTreeSet::new(),
             handed: BTreeMap::new(),
             acting: BTreeSet::new(),
             revoked: BTreeSet::new(),
@@ -238,17 +241,19 @@ impl Task {
         let wall_ms = now_ms();
         let due = [self.book.due_ms(), self.book.status_due_ms()].into_iter().flatten().min();
         let due = due.map(|due_ms| now.plus(u64::try_from(due_ms.saturating_sub(wall_ms)).unwrap_or(0)));
-        let take_by = self.claims.iter().filter_map(|(id, claim)| self.untaken_at(*id, claim)).min();
+        let take_by = self.granted.iter().filter_map(|id| self.untaken_at(*id)).min();
         let look = if self.look_due && !self.looking { self.look_at } else { now.plus(LOOK_ANYWAY_MS) };
         let dues = [due.map(|due| due.max(now.plus(LOOK_EVERY_MS))), take_by, self.again_at, Some(look)];
         dues.into_iter().flatten().min().unwrap_or_else(|| now.plus(LOOK_ANYWAY_MS))
     }
 
     /// By when a build that is granted has to be with an agent; `None` where it is, or is given up.
-    fn untaken_at(&self, id: BuildId, claim: &Claim) -> Option<BootTime> {
+    fn untaken_at(&self, id: BuildId) -> Option<BootTime> {
+        let claim = self.claims.get(&id).filter(|claim| !claim.closing)?;
+        let take_by = claim.take_by?;
         let phase = self.book.build(id)?.phase;
         let waits = phase == Phase::Queued || phase == Phase::Preparing && !self.handed.contains_key(&id);
-        claim.take_by.filter(|_| waits && !claim.closing)
+        waits.then_some(take_by)
     }
 
     /// Nobody took it in time, or whoever did was never told its session.
@@ -328,6 +333,7 @@ impl Task {
                 let session = claim.session.as_ref()?;
                 claim.granted = Some(grant.clone());
                 claim.take_by = Some(boot_now().plus(session.ttl_ms));
+                self.granted.insert(build);
                 Some(granted(build, session.number, grant))
             }
             Said::Denied { to, reason } => Some(claim.deny(build, to, reason)),
@@ -360,8 +366,9 @@ impl Task {
         if self.book.due_ms().is_some_and(|due_ms| due_ms <= now_ms()) {
             batch.push((Command::Tick, None));
         }
-        let late = |(id, claim): (&BuildId, &Claim)| self.untaken_at(*id, claim).filter(|at| *at <= now).map(|_| *id);
-        for id in self.claims.iter().filter_map(late).collect::<Vec<_>>() {
+        self.granted.retain(|id| self.claims.contains_key(id));
+        let late = |id: &BuildId| self.untaken_at(*id).is_some_and(|at| at <= now);
+        for id in self.granted.iter().copied().filter(late).collect::<Vec<_>>() {
             self.give_up_taker(id, batch);
         }
         if self.again_at.is_some_and(|again_at| again_at <= now) {
@@ -379,11 +386,9 @@ impl Task {
         if self.looking || self.look_at > now || !(self.look_due || long_ago) {
             return;
         }
-        let watched = self
-            .book
-            .open()
-            .filter_map(|build| Some(Watched { build: build.id, session: build.session?, lease: build.lease }));
-        let watched: Vec<Watched> = watched.collect();
+        let watched =
+            |build: &Arc<Build>| Some(Watched { build: build.id, session: build.session?, lease: build.lease });
+        let watched: Vec<Watched> = self.book.held().filter_map(watched).collect();
         self.look_due = false;
         self.look_at = now.plus(LOOK_EVERY_MS);
         if !watched.is_empty() {

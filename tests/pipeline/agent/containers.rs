@@ -3,12 +3,12 @@
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use super::endings::children_of;
 use super::podman::{IMAGE, Podman};
 use super::stand_in::StandIn;
 use super::{LAB, PIN};
 use crate::common::process::{Process, run};
 use crate::common::wait::until;
+use crate::common::witness::{children_of, kill9};
 
 /// An engine, an agent that uses it, and what stands for a broker.
 pub struct Yard {
@@ -168,7 +168,7 @@ fn whoever_is_killed_no_container_is_left() {
     let Some(mut yard) = Yard::start(&[]) else { return };
     yard.running();
     let own = children_of(yard.agent.pid());
-    run(std::process::Command::new("kill").args(["-9", &own[0]])).exits(0);
+    kill9(own[0]);
     yard.nothing_is_left();
 
     let build = yard.running();
@@ -180,7 +180,8 @@ fn whoever_is_killed_no_container_is_left() {
     yard.agent = yard.lab.agent(&["--container-socket", &yard.podman.socket()]);
     yard.running();
     let own = children_of(yard.agent.pid());
-    run(std::process::Command::new("kill").args(["-9", &yard.agent.pid().to_string(), &own[0]])).exits(0);
+    yard.agent.signal(Signal::SIGKILL);
+    kill9(own[0]);
     yard.nothing_is_left();
 }
 

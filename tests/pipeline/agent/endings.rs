@@ -5,23 +5,16 @@ use serde_json::json;
 
 use super::LAB;
 use super::stand_in::StandIn;
-use crate::common::process::run;
 use crate::common::wait::until;
+use crate::common::witness::{Fifo, children_of, kill9};
 
 /// Forks twice and leaves its session, and holds the FIFO open as descriptor 9 in all of it.
-fn daemon(fifo: &super::stand_in::Fifo) -> String {
+fn daemon(fifo: &Fifo) -> String {
     format!(
         "exec 9>{}; setsid sh -c 'trap \"\" TERM HUP; (trap \"\" TERM; printf x >&9; sleep 600) & sleep 600' & \
          printf x >&9; sleep 600",
         fifo.display()
     )
-}
-
-/// The children of a process, whichever of its threads started them.
-pub fn children_of(pid: u32) -> Vec<String> {
-    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it lives");
-    let children = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("children")).ok());
-    children.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
 #[test]
@@ -72,7 +65,7 @@ fn a_build_s_own_process_killed_leaves_nothing_and_frees_its_lease() {
     lab.wait_running(build);
     let own = children_of(agent.pid());
     assert_eq!(own.len(), 1, "the agent has one child for its build: {own:?}");
-    run(std::process::Command::new("kill").args(["-9", &own[0]])).exits(0);
+    kill9(own[0]);
     gone.wait();
     until("all is free", || lab.broker.sh("lease ls --json").json().as_array().is_some_and(Vec::is_empty));
     agent.stderr.wait_for("build #1 (acme/app unit): its process died");

@@ -3,10 +3,9 @@
 use nix::sys::signal::Signal;
 use sha2::{Digest, Sha256};
 
-use super::endings::children_of;
 use super::stand_in::{Fault, StandIn};
 use super::{LAB, PIN};
-use crate::common::process::run;
+use crate::common::witness::{children_of, kill9};
 
 fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -144,7 +143,7 @@ fn what_a_dead_agent_had_not_sent_is_sent_by_its_successor() {
     crate::common::wait::until("it is kept on disk", || spooled(&lab, build) > printed.len() as u64);
     let own = children_of(agent.pid());
     agent.signal(Signal::SIGKILL);
-    run(std::process::Command::new("kill").args(["-9", &own[0]])).exits(0);
+    kill9(own[0]);
     assert!(!lab.log(build).contains("9999"));
     lab.away(false);
     let next = lab.agent(&[]);

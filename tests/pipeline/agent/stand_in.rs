@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use crate::common::broker::Broker;
 use crate::common::process::Process;
 use crate::common::wait::PATIENCE;
+use crate::common::witness::Fifo;
 use crate::common::ws::Client;
 
 /// What goes wrong with the next pieces of logs, first to last; then nothing does.
@@ -417,60 +418,6 @@ impl Shared {
 
 fn problem(code: &str, detail: &str) -> Value {
     json!({ "type": format!("urn:leasehold:{code}"), "code": code, "detail": detail, "title": code, "status": 0 })
-}
-
-/// A FIFO: what a step holds open, or waits at.
-pub struct Fifo {
-    path: PathBuf,
-}
-
-/// The reading end of one that a step's whole tree holds open.
-pub struct Held {
-    file: std::fs::File,
-}
-
-impl Fifo {
-    /// Makes one.
-    pub fn make(path: &Path) -> Self {
-        nix::unistd::mkfifo(path, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO can be made");
-        Self { path: path.to_owned() }
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The same, for a script.
-    pub fn display(&self) -> std::path::Display<'_> {
-        self.path.display()
-    }
-
-    /// Waits until as many processes as that hold it have said so by a letter.
-    pub fn meet(&self, letters: usize) -> Held {
-        let mut file = std::fs::File::open(&self.path).expect("it is there");
-        let mut seen = vec![0; letters];
-        file.read_exact(&mut seen).expect("they announce themselves");
-        Held { file }
-    }
-
-    /// Waits until one has held it, and nobody does any more.
-    pub fn wait_gone(&self) {
-        self.meet(1).wait();
-    }
-}
-
-impl Held {
-    /// Waits until nobody holds it open: the kernel closes it with the last process that did.
-    pub fn wait(mut self) {
-        let (tell, gone) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            let mut rest = Vec::new();
-            let _ = self.file.read_to_end(&mut rest);
-            let _ = tell.send(());
-        });
-        gone.recv_timeout(PATIENCE).expect("everything that holds it ends");
-    }
 }
 
 impl StandIn {

@@ -4,10 +4,10 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::stand_in::Fifo;
 use crate::common::broker::Broker;
 use crate::common::process::Process;
 use crate::common::wait::until;
+use crate::common::witness::Fifo;
 use crate::fake::{APP, PHONE, Repo, build, comes_to, holder_of_phone, start};
 
 /// A broker that builds `repo` by this script, as the text of a TOML string, under these lines more.

@@ -215,6 +215,7 @@ impl Run {
 
     fn check(&self) {
         let World { book, stored, engine, .. } = &self.world;
+        crate::builds::book::open::check(&book.open);
         for build in stored.builds.values() {
             let idle = build.phase.is_final() || build.phase == Phase::Blocked;
             if idle {

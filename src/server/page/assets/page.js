@@ -107,6 +107,7 @@
   let rowHeight = 20;
   let top = 0;
   let told = -1; // the scrollTop that was set here, which is no reader's doing
+  let before = 0; // the scrollTop that is heeded
   let following = false; // whether new lines move the view
   let atEnd = false; // whether the view stands at the end, and stays there when heights change
   let drawing = 0;
@@ -124,6 +125,7 @@
       view.scrollTop = wanted;
       told = view.scrollTop;
     }
+    before = view.scrollTop;
     draw();
   };
   const goTo = (where) => {
@@ -131,14 +133,12 @@
     atEnd = top >= maxTop() - rowHeight;
     settle();
   };
-  let before = 0; // the scrollTop of the last event
   const settleAfter = () => {
     // It was moved again, and the event of that is yet to come.
     if (Math.abs(view.scrollTop - before) > 1) return;
     settle();
-    before = view.scrollTop;
   };
-  view.addEventListener("scroll", () => {
+  const scrolled = () => {
     const at = view.scrollTop;
     if (told >= 0 && Math.abs(at - told) <= 1) {
       told = -1;
@@ -158,7 +158,13 @@
     clearTimeout(settling);
     if (full() > HEIGHT_MAX) settling = setTimeout(settleAfter, 150);
     draw();
-  }, { passive: true });
+  };
+  view.addEventListener("scroll", scrolled, { passive: true });
+  // Before anything that nobody asked for moves the view: a reader may have moved it since the last event, and
+  // must not be taken back.
+  const heed = () => {
+    if (Math.abs(view.scrollTop - before) > 1) scrolled();
+  };
 
   const draw = () => {
     drawing ||= requestAnimationFrame(() => {
@@ -284,6 +290,7 @@
   const refreshOutline = async () => {
     const got = await ask("outline", {}).catch(() => null);
     if (!got) return;
+    heed();
     // What somebody looks at stays where it is: lines that were chosen, else the first ones in view.
     const line = here();
     const offset = top - rowOf(line) * rowHeight;
@@ -371,6 +378,7 @@
   const fold = (line) => {
     const fold = heads.get(line);
     if (!fold) return;
+    heed();
     toggled.set(line, !isFolded(fold));
     const offset = top - rowOf(line) * rowHeight;
     layout();
@@ -466,9 +474,11 @@
       // The last line may have gone on.
       const from = Math.max(1, lines);
       const known = bytes;
+      const asked = performance.now();
       try {
         const answer = await ask("lines", { from, count: CHUNK, known });
         late = 0;
+        heed();
         const changed = answer.bytes !== known || !answer.more;
         take(answer);
         if (changed) {
@@ -476,7 +486,8 @@
           else draw();
           due = true;
         }
-        await pause(changed ? POLL_MS : 1000);
+        // A broker that cannot hold the question is asked once a second; one that held it in vain, at once.
+        await pause(changed ? POLL_MS : asked + 1000 - performance.now());
       } catch (error) {
         if (error.status === 404) return toast("The log was deleted meanwhile.");
         late = Math.min(10000, late * 2 + 500);
@@ -578,7 +589,10 @@
     if (keys[event.key]) event.preventDefault(), keys[event.key]();
   });
   addEventListener("hashchange", fromHash);
-  new ResizeObserver(() => goTo(atEnd ? maxTop() : top)).observe(view);
+  new ResizeObserver(() => {
+    heed();
+    goTo(atEnd ? maxTop() : top);
+  }).observe(view);
 
   // ---- Begin.
 
