@@ -13,14 +13,16 @@ use super::cluster::ClusterError;
 use super::pieces::{Cut, Cutter};
 use super::{Place, Search};
 use crate::builds::log::LogId;
+use crate::clock::boot_now_us;
 use crate::pipeline::logs::LogError;
 use crate::store::StoreError;
 use crate::store::builds::search::ToIndex;
 
 /// Entries taken from the queue at once.
 const AT_ONCE_MAX: usize = 64;
-/// Lines read at once.
-const LINES_AT_ONCE: usize = 2_000;
+/// How many times as long as a piece took it rests while logs are appended to: so much of a processor, and of
+/// the writer of the tables, is theirs.
+const RESTS: u64 = 8;
 /// How often the queue is looked at while it is empty: how soon a log that ended can be found.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long it rests after trouble, doubling up to the longest.
@@ -215,41 +217,57 @@ impl Search {
             Some(build) => Labels { repository: build.repository.to_string(), pipeline: build.plan.name.to_string() },
         };
         let mut cutter = Cutter::new(log);
-        let mut next = 1;
+        let mut passage = self.inner.logs.passage(log);
         loop {
-            let lines = match self.inner.logs.lines(log, next, LINES_AT_ONCE).await {
+            let lines = match passage.next().await {
                 Ok(lines) => lines,
                 Err(error) => return Ok(Err(error)),
             };
-            let Some(last) = lines.last() else { break };
-            next = last.number + 1;
-            let cutting = spawn_blocking(move || {
-                let full = cutter.add(&lines);
-                (cutter, full)
-            });
-            let (back, full) = cutting.await.map_err(|error| failed(error.into()))?;
-            cutter = back;
-            self.put(full, &labels, batch).await?;
+            if lines.is_empty() {
+                break;
+            }
+            // A piece is put before the next is cut, so that one is held, however many there are.
+            let mut lines = lines.into_iter();
+            loop {
+                let began = boot_now_us();
+                let cutting = spawn_blocking(move || {
+                    let full = cutter.next(&mut lines);
+                    (cutter, lines, full)
+                });
+                let full;
+                (cutter, lines, full) = cutting.await.map_err(|error| failed(error.into()))?;
+                let Some(cut) = full else { break };
+                self.put(cut, &labels, batch).await?;
+                self.give_way(boot_now_us().saturating_sub(began)).await;
+            }
         }
-        self.put(cutter.end().into_iter().collect(), &labels, batch).await?;
+        if let Some(cut) = cutter.end() {
+            self.put(cut, &labels, batch).await?;
+        }
         Ok(Ok(()))
     }
 
-    async fn put(&self, cuts: Vec<Cut>, labels: &Labels, batch: &mut Batch) -> Result<(), Trouble> {
-        for cut in cuts {
-            match &self.inner.place {
-                // A transaction each: whoever else writes waits for one piece at most.
-                Place::Embedded => self.inner.tables.index(&cut.piece).await?,
-                Place::Cluster(_) => {
-                    batch.bytes += cut.text.len() + cut.piece.words.iter().map(|word| word.len() + 1).sum::<usize>();
-                    batch.pieces.push((cut, labels.clone()));
-                    if batch.bytes >= BATCH_BYTES || batch.pieces.len() >= BATCH_PIECES {
-                        self.flush(batch).await?;
-                    }
+    async fn put(&self, cut: Cut, labels: &Labels, batch: &mut Batch) -> Result<(), Trouble> {
+        match &self.inner.place {
+            // A transaction each: whoever else writes waits for one piece at most.
+            Place::Embedded => self.inner.tables.index(&cut.piece).await?,
+            Place::Cluster(_) => {
+                batch.bytes += cut.text.len() + cut.piece.words.iter().map(|word| word.len() + 1).sum::<usize>();
+                batch.pieces.push((cut, labels.clone()));
+                if batch.bytes >= BATCH_BYTES || batch.pieces.len() >= BATCH_PIECES {
+                    self.flush(batch).await?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Lets whoever appends to a log go first, who is waited for: after a piece that took so long.
+    async fn give_way(&self, took_us: u64) {
+        if self.inner.logs.is_appended_to() {
+            let rest = Duration::from_micros(took_us.saturating_mul(RESTS)).min(REST);
+            tokio::time::sleep(rest).await;
+        }
     }
 
     /// Sends what is gathered, and takes what is done out of the queue.

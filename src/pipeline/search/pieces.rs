@@ -43,9 +43,8 @@ impl Cutter {
         Self { log, nth: 0, first_line: 0, last_line: 0, text: String::new(), words: BTreeSet::new() }
     }
 
-    /// Adds lines; answers the pieces that are full.
-    pub(super) fn add(&mut self, lines: &[Line]) -> Vec<Cut> {
-        let mut full = Vec::new();
+    /// Takes lines up to the next piece that is full; `None` where they do not fill one.
+    pub(super) fn next(&mut self, lines: &mut impl Iterator<Item = Line>) -> Option<Cut> {
         for line in lines {
             let text = shown(&line.bytes);
             if self.text.is_empty() {
@@ -59,10 +58,13 @@ impl Cutter {
             }
             let _ = writeln!(self.text, "{text}");
             if self.text.len() >= PIECE_BYTES || line.number - self.first_line + 1 >= PIECE_LINES {
-                full.extend(self.end());
+                let full = self.end();
+                if full.is_some() {
+                    return full;
+                }
             }
         }
-        full
+        None
     }
 
     /// Ends the piece that is begun. `None` where there is none, or no word in it.
