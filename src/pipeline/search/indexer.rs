@@ -120,12 +120,16 @@ impl Search {
 
     /// Indexes some of what is queued; `false` when there was nothing.
     pub(super) async fn index_some(&self, memory: &mut Memory) -> Result<bool, Trouble> {
-        if !memory.aimed || self.may_have_changed().await? {
-            memory.aimed = false;
-            self.aim().await?;
-            memory.aimed = true;
+        let aimed = memory.aimed;
+        if !aimed {
+            self.aim(memory).await?;
         }
         let entries = self.inner.tables.to_index(AT_ONCE_MAX).await?;
+        // It may have lost its index since it was asked last, also without ever being seen away, and would make
+        // one by itself of what it is sent, which finds nothing.
+        if aimed && !entries.is_empty() && matches!(self.inner.place, Place::Cluster(_)) {
+            self.aim(memory).await?;
+        }
         let mut batch = Batch::default();
         for entry in &entries {
             if entry.gone {
@@ -176,18 +180,10 @@ impl Search {
         }
     }
 
-    /// Whether there is something for a cluster, which may have lost its index since it was asked last, also
-    /// without ever being seen away. It would make one by itself of what it is sent, which finds nothing.
-    async fn may_have_changed(&self) -> Result<bool, Trouble> {
-        match &self.inner.place {
-            Place::Embedded => Ok(false),
-            Place::Cluster(_) => Ok(!self.inner.tables.to_index(1).await?.is_empty()),
-        }
-    }
-
     /// Says to the queue what it is for. A cluster without our index is a new one: it gets every log.
-    async fn aim(&self) -> Result<(), Trouble> {
+    async fn aim(&self, memory: &mut Memory) -> Result<(), Trouble> {
         let tables = &self.inner.tables;
+        memory.aimed = false;
         match &self.inner.place {
             Place::Embedded => tables.aim("embedded 1", true).await?,
             Place::Cluster(cluster) => {
@@ -198,6 +194,7 @@ impl Search {
                 tables.aim(&target, false).await?;
             }
         }
+        memory.aimed = true;
         Ok(())
     }
 

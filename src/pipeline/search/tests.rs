@@ -6,6 +6,8 @@ mod world;
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::indexer::Memory;
 use super::*;
 use node::Node;
@@ -293,6 +295,28 @@ async fn a_cluster_that_lost_its_index_while_nothing_was_sent_gets_every_log() {
     world.build(6, "acme/web", Phase::Passed, &["all is well\n"]).await;
     index_as(&search, &mut memory).await;
     assert_eq!(found(&search, "well").await, [(6, 1, 1)]);
+    some_answers(&search).await;
+}
+
+#[tokio::test]
+async fn an_index_that_no_broker_made_is_not_taken_for_ones_own() {
+    let world = World::new().await;
+    some_builds(&world).await;
+    let stub = Stub::start().await;
+    let search = world.search(Some(stub.url()));
+    // As it becomes by itself, of what is sent.
+    let text = json!({ "type": "text", "fields": { "keyword": { "type": "keyword" } } });
+    stub.made_by_somebody(json!({ "properties": { "piece": { "type": "long" }, "words": text } }));
+    let mut memory = Memory::default();
+    let trouble = search.index_some(&mut memory).await.unwrap_err().to_string();
+    for part in ["/prefix/lab-logs-1", "the analyzer of the field words is none, and not whitespace", "delete it"] {
+        assert!(trouble.contains(part), "{part}: {trouble}");
+    }
+    assert_eq!(stub.bulks().len(), 0, "nothing is sent to it");
+    assert_eq!(world.store.search.to_index_count().await.unwrap(), 6, "all of it stays queued");
+    // It is deleted, as was said.
+    stub.empty();
+    index_as(&search, &mut memory).await;
     some_answers(&search).await;
 }
 
