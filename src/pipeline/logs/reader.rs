@@ -3,7 +3,7 @@
 //! A reader asks for each part anew where it is, so it holds nothing while it waits, and what is sealed or
 //! left out under its hands does not mislead it. The last few segments that were read stay decompressed:
 //! readers of windows come back for their neighbours. Whoever reads a log through comes back for nothing, and
-//! has a place of its own for the one that it is at.
+//! has a place of its own for the one that it is at, and a thread.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,6 +15,7 @@ use super::segment::{self, Content, Times};
 use super::writer::Shown;
 use super::{APPENDS_MAX, LogError, Logs};
 use crate::builds::log::{Gap, LogId};
+use crate::pipeline::aside::Aside;
 use crate::store::builds::logs::{LogRecord, Piece, Segment};
 
 /// Bytes of a line that a window shows; the raw text has all of it.
@@ -111,10 +112,28 @@ impl Run {
     }
 }
 
+/// Where segments are unpacked and looked through, and kept.
+#[derive(Clone, Copy, Debug)]
+struct Desk<'a> {
+    recent: &'a Recent,
+    /// Else on the threads that everybody shares.
+    aside: Option<&'a Aside>,
+}
+
+impl Desk<'_> {
+    async fn work<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
+        match self.aside {
+            Some(aside) => aside.run(work).await,
+            None => spawn_blocking(work).await.map_err(std::io::Error::other),
+        }
+    }
+}
+
 /// A log that is being read through, once, from its first line to its last.
 #[derive(Debug)]
-pub struct Passage {
+pub struct Passage<'a> {
     logs: Logs,
+    aside: &'a Aside,
     id: LogId,
     /// Lines that are read at once.
     pub(super) lines_max: usize,
@@ -124,7 +143,7 @@ pub struct Passage {
     at: Recent,
 }
 
-impl Passage {
+impl Passage<'_> {
     /// The next lines, few enough to be held while they are worked on, and without their times; none at the
     /// end.
     ///
@@ -139,7 +158,7 @@ impl Passage {
             untimed: true,
             ..Window::default()
         };
-        let lines = self.logs.fill(self.id, window, &self.at).await?;
+        let lines = self.logs.fill(self.id, window, Desk { recent: &self.at, aside: Some(self.aside) }).await?;
         if let Some(last) = lines.last() {
             self.next = last.number + 1;
             // Behind its line feed.
@@ -152,9 +171,13 @@ impl Passage {
 impl Logs {
     /// Reads a log through, for whoever wants all of it and comes back for nothing.
     #[must_use]
-    pub fn passage(&self, id: LogId) -> Passage {
+    pub fn passage<'a>(&self, id: LogId, aside: &'a Aside) -> Passage<'a> {
         let (logs, at) = (self.clone(), Recent::at_most(1));
-        Passage { logs, id, lines_max: PASSING_LINES_MAX, next: 1, begins: None, at }
+        Passage { logs, aside, id, lines_max: PASSING_LINES_MAX, next: 1, begins: None, at }
+    }
+
+    fn desk(&self) -> Desk<'_> {
+        Desk { recent: &self.inner.recent, aside: None }
     }
 
     /// Whether an append is being received or worked on, of any log: somebody waits for it.
@@ -176,7 +199,7 @@ impl Logs {
             if let Some(gap) = record.gap.filter(|gap| gap.has(from)) {
                 return Ok(Part::Gap(gap));
             }
-            let Some(run) = self.run_at(id, &record, from, &self.inner.recent).await? else { continue };
+            let Some(run) = self.run_at(id, &record, from, self.desk()).await? else { continue };
             let begin = usize::try_from(from - run.offset).unwrap_or(usize::MAX).min(run.bytes.len());
             let gap_from = record.gap.map(|gap| gap.from).filter(|gap_from| *gap_from > from);
             let until = gap_from.unwrap_or(u64::MAX).min(run.end());
@@ -194,11 +217,10 @@ impl Logs {
     /// As for [`Logs::read`].
     pub async fn lines(&self, id: LogId, from: u64, count: usize) -> Result<Vec<Line>, LogError> {
         let window = Window { next: from.max(1), count: count.min(WINDOW_LINES_MAX), ..Window::default() };
-        self.fill(id, window, &self.inner.recent).await
+        self.fill(id, window, self.desk()).await
     }
 
-    /// Fills a window, with segments that are read for it kept there.
-    async fn fill(&self, id: LogId, mut window: Window, recent: &Recent) -> Result<Vec<Line>, LogError> {
+    async fn fill(&self, id: LogId, mut window: Window, desk: Desk<'_>) -> Result<Vec<Line>, LogError> {
         let mut at: Option<u64> = None;
         let mut looks = 0;
         while !window.full() {
@@ -210,7 +232,7 @@ impl Logs {
                         window.pass(&gap);
                         None
                     }
-                    None => Some(self.run_at(id, &record, at, recent).await?),
+                    None => Some(self.run_at(id, &record, at, desk).await?),
                 },
                 None => None,
             };
@@ -221,7 +243,7 @@ impl Logs {
                     if window.next > record.lines || window.full() {
                         break;
                     }
-                    self.run_of_line(id, &record, window.next, recent).await?
+                    self.run_of_line(id, &record, window.next, desk).await?
                 }
             };
             let Some(run) = run else {
@@ -233,8 +255,7 @@ impl Logs {
             };
             let run = cut_at_gap(run, record.gap);
             at = Some(run.end());
-            let taking = spawn_blocking(move || window.take(&run));
-            window = taking.await.map_err(|error| LogError::Compression(std::io::Error::other(error)))?;
+            window = desk.work(move || window.take(&run)).await.map_err(LogError::Compression)?;
             if window.open.as_ref().is_some_and(|open| open.cut) {
                 // The rest of that line is passed over.
                 window.cut_last();
@@ -250,10 +271,10 @@ impl Logs {
         id: LogId,
         record: &LogRecord,
         offset: u64,
-        recent: &Recent,
+        desk: Desk<'_>,
     ) -> Result<Option<Run>, LogError> {
         if let Some(segment) = self.inner.tables.segment_at(id, offset).await?.filter(|found| found.end() > offset) {
-            return self.sealed(id, record, &segment, recent).await;
+            return self.sealed(id, record, &segment, desk).await;
         }
         let pieces = self.inner.tables.pieces_at(id, offset).await?;
         Ok(joined(pieces).filter(|run| run.offset <= offset && offset < run.end()))
@@ -265,11 +286,11 @@ impl Logs {
         id: LogId,
         record: &LogRecord,
         line: u64,
-        recent: &Recent,
+        desk: Desk<'_>,
     ) -> Result<Option<Run>, LogError> {
         let begins = |segment: &Segment| line < segment.first_line + segment.lines;
         if let Some(segment) = self.inner.tables.segment_of_line(id, line).await?.filter(begins) {
-            return self.sealed(id, record, &segment, recent).await;
+            return self.sealed(id, record, &segment, desk).await;
         }
         let pieces = self.inner.tables.pieces_of_line(id, line).await?;
         Ok(joined(pieces).filter(|run| run.first_line <= line))
@@ -280,9 +301,9 @@ impl Logs {
         id: LogId,
         record: &LogRecord,
         segment: &Segment,
-        recent: &Recent,
+        desk: Desk<'_>,
     ) -> Result<Option<Run>, LogError> {
-        let content = match recent.of(&segment.object) {
+        let content = match desk.recent.of(&segment.object) {
             Some(content) => content,
             None => {
                 let object = match self.inner.objects.get(&segment.object).await {
@@ -292,12 +313,11 @@ impl Logs {
                     Err(error) => return Err(error.into()),
                 };
                 let length = segment.length;
-                let decoding = spawn_blocking(move || segment::decode(&object, length));
-                let decoded = decoding.await.map_err(std::io::Error::other).flatten();
+                let decoded = desk.work(move || segment::decode(&object, length)).await.flatten();
                 let content = decoded.map_err(|error| {
                     LogError::Damaged(format!("the object {} of {}: {error}", segment.object, Shown(id)))
                 })?;
-                recent.keep(&segment.object, &content);
+                desk.recent.keep(&segment.object, &content);
                 content
             }
         };

@@ -13,6 +13,7 @@ use super::keeper::Retention;
 use super::{AppendError, FinishError, Line, LogId, LogLimits, Logs, Part};
 use crate::builds::build::{Build, BuildId, LogEnd, Phase};
 use crate::clock::wall_now_ms;
+use crate::pipeline::aside::Aside;
 use crate::protocol::log_times::LineTimes;
 use crate::store::builds::logs::LogTables as _;
 use crate::units::hex;
@@ -88,7 +89,8 @@ async fn all_lines(logs: &Logs) -> Vec<Line> {
 
 /// The same, read through.
 async fn all_lines_in_passing(logs: &Logs) -> Vec<Line> {
-    let mut passage = logs.passage(ID);
+    let aside = Aside::start("aside").unwrap();
+    let mut passage = logs.passage(ID, &aside);
     passage.lines_max = 7;
     let mut lines = Vec::new();
     loop {

@@ -4,9 +4,9 @@
 //! when the index has it. What is done twice comes to the same, as a piece of a log has one number.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use super::cluster::ClusterError;
@@ -14,6 +14,7 @@ use super::pieces::{Cut, Cutter};
 use super::{Place, Search};
 use crate::builds::log::LogId;
 use crate::clock::boot_now_us;
+use crate::pipeline::aside::Aside;
 use crate::pipeline::logs::LogError;
 use crate::store::StoreError;
 use crate::store::builds::search::ToIndex;
@@ -23,6 +24,8 @@ const AT_ONCE_MAX: usize = 64;
 /// How many times as long as a piece took it rests while logs are appended to: so much of a processor, and of
 /// the writer of the tables, is theirs.
 const RESTS: u64 = 8;
+/// Bytes of a log that goes before one that is being worked on.
+const SMALL_BYTES_MAX: u64 = 1024 * 1024;
 /// How often the queue is looked at while it is empty: how soon a log that ended can be found.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long it rests after trouble, doubling up to the longest.
@@ -130,24 +133,31 @@ impl Search {
         if aimed && !entries.is_empty() && matches!(self.inner.place, Place::Cluster(_)) {
             self.aim(memory).await?;
         }
-        let mut batch = Batch::default();
+        if entries.is_empty() {
+            return Ok(false);
+        }
+        let aside = Arc::new(Aside::start("indexer").map_err(|error| failed(error.into()))?);
+        let mut pass = Pass { aside, batch: Batch::default(), looked_at: HashMap::new() };
         for entry in &entries {
+            if pass.looked_at.get(&entry.log) == Some(&true) {
+                continue;
+            }
             if entry.gone {
                 self.unindex(entry.log).await?;
                 memory.tries.remove(&entry.log);
-                batch.done.push(*entry);
+                pass.batch.done.push(*entry);
                 continue;
             }
-            match self.index_log(entry.log, &mut batch).await? {
+            match self.index_log(entry.log, &mut pass, true).await? {
                 Ok(()) => {
                     memory.tries.remove(&entry.log);
-                    batch.done.push(*entry);
+                    pass.batch.done.push(*entry);
                 }
                 Err(error) => {
                     let error = match self.its_own(error).await {
                         Ok(error) => error,
                         Err(error) => {
-                            self.flush(&mut batch).await?;
+                            self.flush(&mut pass.batch).await?;
                             return Err(Trouble::Logs(error));
                         }
                     };
@@ -157,14 +167,14 @@ impl Search {
                         let LogId { build, attempt } = entry.log;
                         tracing::warn!("the log of {build}, attempt {attempt}, is left out of the search: {error}");
                         memory.tries.remove(&entry.log);
-                        batch.done.push(*entry);
+                        pass.batch.done.push(*entry);
                     }
                 }
             }
         }
-        self.flush(&mut batch).await?;
+        self.flush(&mut pass.batch).await?;
         // All that could be done is done: what is left could not be read, and is tried again after a pause.
-        Ok(!entries.is_empty() && memory.tries.is_empty())
+        Ok(memory.tries.is_empty())
     }
 
     /// Why a log cannot be read, where that is its own fault; the error is why none can be at present.
@@ -207,14 +217,15 @@ impl Search {
     }
 
     /// Reads a log through, and hands on its pieces. The inner error is the log's own.
-    async fn index_log(&self, log: LogId, batch: &mut Batch) -> Result<Result<(), LogError>, Trouble> {
+    async fn index_log(&self, log: LogId, pass: &mut Pass, lets_pass: bool) -> Result<Result<(), LogError>, Trouble> {
         let labels = match self.inner.builds.build(log.build).await? {
             // It was deleted meanwhile, as its log will be.
             None => return Ok(Ok(())),
             Some(build) => Labels { repository: build.repository.to_string(), pipeline: build.plan.name.to_string() },
         };
         let mut cutter = Cutter::new(log);
-        let mut passage = self.inner.logs.passage(log);
+        let aside = Arc::clone(&pass.aside);
+        let mut passage = self.inner.logs.passage(log, &aside);
         loop {
             let lines = match passage.next().await {
                 Ok(lines) => lines,
@@ -227,21 +238,45 @@ impl Search {
             let mut lines = lines.into_iter();
             loop {
                 let began = boot_now_us();
-                let cutting = spawn_blocking(move || {
+                let cutting = aside.run(move || {
                     let full = cutter.next(&mut lines);
                     (cutter, lines, full)
                 });
                 let full;
                 (cutter, lines, full) = cutting.await.map_err(|error| failed(error.into()))?;
                 let Some(cut) = full else { break };
-                self.put(cut, &labels, batch).await?;
+                self.put(cut, &labels, &mut pass.batch).await?;
                 self.give_way(boot_now_us().saturating_sub(began)).await;
+            }
+            if lets_pass {
+                Box::pin(self.small_ones_first(log, pass)).await?;
             }
         }
         if let Some(cut) = cutter.end() {
-            self.put(cut, &labels, batch).await?;
+            self.put(cut, &labels, &mut pass.batch).await?;
         }
         Ok(Ok(()))
+    }
+
+    /// Indexes small logs that stand in the queue behind a large one, or have come into it since: nobody waits for
+    /// that one to be done.
+    async fn small_ones_first(&self, large: LogId, pass: &mut Pass) -> Result<(), Trouble> {
+        let mut some = false;
+        for entry in self.inner.tables.to_index(AT_ONCE_MAX).await? {
+            if entry.gone || entry.log == large || pass.looked_at.contains_key(&entry.log) {
+                continue;
+            }
+            let status = self.inner.logs.status(entry.log).await;
+            let is_small = status.is_ok_and(|status| status.bytes <= SMALL_BYTES_MAX);
+            // One that cannot be read is left to its turn.
+            let done = is_small && self.index_log(entry.log, pass, false).await?.is_ok();
+            pass.looked_at.insert(entry.log, done);
+            if done {
+                pass.batch.done.push(entry);
+                some = true;
+            }
+        }
+        if some { self.flush(&mut pass.batch).await } else { Ok(()) }
     }
 
     async fn put(&self, cut: Cut, labels: &Labels, batch: &mut Batch) -> Result<(), Trouble> {
@@ -294,6 +329,14 @@ struct Batch {
     bytes: usize,
     /// Entries whose pieces are all sent, or among those here.
     done: Vec<ToIndex>,
+}
+
+/// Some of the queue, being worked on.
+struct Pass {
+    aside: Arc<Aside>,
+    batch: Batch,
+    /// Logs that might have gone before their turn, and whether they have.
+    looked_at: HashMap<LogId, bool>,
 }
 
 fn failed(source: Box<dyn std::error::Error + Send + Sync>) -> StoreError {

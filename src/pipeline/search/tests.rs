@@ -204,6 +204,35 @@ async fn a_cluster_answers_what_the_embedded_index_answers() {
 }
 
 #[tokio::test]
+async fn small_logs_do_not_wait_for_a_large_one_to_be_done() {
+    let world = World::new().await;
+    world.build(1, "acme/app", Phase::Passed, &["needle\n"]).await;
+    let large: String = (1..=20_000).map(|line| format!("{line} {}\n", "of a large log ".repeat(8))).collect();
+    world.build(2, "acme/app", Phase::Passed, &[&large]).await;
+    let stub = Stub::start().await;
+    let search = world.search(Some(stub.url()));
+    index(&search).await;
+    let sent = stub.bulks();
+    let (last, before) = sent.split_last().unwrap();
+    assert!(before.concat().contains(&"1:1:1".to_owned()), "it is newer, and was begun before: {sent:?}");
+    assert!(last.iter().all(|id| id.starts_with("2:1:")));
+    assert_eq!(sent.concat().len(), stub.ids().len(), "nothing was sent twice");
+    assert_eq!(found(&search, "needle").await, [(1, 1, 1)]);
+    assert_eq!(found(&search, "20000").await, [(2, 1, 20_000)]);
+}
+
+#[tokio::test]
+async fn who_appends_without_end_does_not_keep_logs_from_being_indexed() {
+    let world = World::new().await;
+    let text: String = (1..=3_000).map(|line| format!("{line} {}\n", "filler ".repeat(8))).collect();
+    world.build(1, "acme/app", Phase::Passed, &[&text]).await;
+    let search = world.search(None);
+    let _under_way = world.append_under_way().await;
+    index(&search).await;
+    assert_eq!(found(&search, "3000").await, [(1, 1, 3_000)]);
+}
+
+#[tokio::test]
 async fn only_what_a_cluster_had_no_room_for_is_sent_again() {
     let world = World::new().await;
     some_builds(&world).await;
