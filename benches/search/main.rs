@@ -146,7 +146,7 @@ fn text(build: u64, lines: u64) -> String {
 fn finished(id: u64) -> serde_json::Value {
     let repository = match id {
         1 => "acme/old",
-        _ if id % 100 == 0 => "acme/web",
+        _ if id.is_multiple_of(100) => "acme/web",
         _ => "acme/app",
     };
     json!({
