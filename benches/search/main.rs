@@ -76,23 +76,30 @@ async fn measure(name: &str, store: Opened, builds: u64, lines: u64) {
         "{name}: {builds} builds of {lines} lines stored and indexed in {} s",
         (boot_now_us() - began) / 1_000_000
     );
-    for (what, query) in [
-        ("a word of one build", format!("build{}", builds / 2)),
-        ("a word of every line", "test".to_owned()),
-        ("a phrase of one line in a hundred", "\"failed with code\"".to_owned()),
-        ("two words of every build, never in one line", "failed passed".to_owned()),
-        ("a beginning", "fail*".to_owned()),
-        ("a word that is nowhere", "nowhere".to_owned()),
+    let (rare, once) = (format!("build{}", builds / 2), format!("build{} suite", builds / 3));
+    for (what, query, repository) in [
+        ("a word of one build", &*rare, None),
+        ("a word of every line", "test", None),
+        ("a word of every line, in the repository of the oldest build", "test", Some("acme/old")),
+        ("a word of every line, in the repository of one build in a hundred", "test", Some("acme/web")),
+        ("two words of one line in every build", "case_550 failed", None),
+        ("two words of one line in one build", &once, None),
+        ("a phrase of one line in a hundred", "\"failed with code\"", None),
+        ("a phrase of one build, of words of every build", "\"failed in\"", None),
+        ("two words of every build, never in one line", "failed passed", None),
+        ("a beginning", "fail*", None),
+        ("a beginning of a thousand words", "abc*", None),
+        ("a word that is nowhere", "nowhere", None),
     ] {
-        ask(&search, name, what, &query).await;
+        ask(&search, name, what, query, repository).await;
     }
     stop.cancel();
 }
 
-async fn ask(search: &Search, name: &str, what: &str, query: &str) {
+async fn ask(search: &Search, name: &str, what: &str, query: &str, repository: Option<&str>) {
     let question = Question {
         query: Query::parse(query).expect("a query"),
-        repository: None,
+        repository: repository.map(Arc::from),
         pipeline: None,
         phases: Vec::new(),
         since_ms: None,
@@ -109,13 +116,16 @@ async fn ask(search: &Search, name: &str, what: &str, query: &str) {
     took.sort_unstable();
     let (median, highest) = (took[took.len() / 2] / 1_000, took[took.len() - 1] / 1_000);
     let (hits, unfinished) = (found.hits.len(), if found.unfinished { ", unfinished" } else { "" });
-    println!("{name}: {what:<45} {median:>5} ms median, {highest:>5} ms at most, {hits} hits{unfinished}");
+    println!("{name}: {what:<65} {median:>5} ms median, {highest:>5} ms at most, {hits} hits{unfinished}");
 }
 
 /// About seventy bytes a line, all printed as a test runner does.
 fn text(build: u64, lines: u64) -> String {
     let mut text = String::new();
-    for line in 0..lines {
+    if build == 1 {
+        text.push_str("test failed in setup\n");
+    }
+    for line in u64::from(build == 1)..lines {
         let number = (build * lines + line).wrapping_mul(0x9E37_79B9_7F4A_7C15);
         let _ = match line % 100 {
             0 => writeln!(text, "[{line:>5}] build{build} begins suite {} on rig-{}", line / 100, build % 7),
@@ -134,8 +144,13 @@ fn text(build: u64, lines: u64) -> String {
 }
 
 fn finished(id: u64) -> serde_json::Value {
+    let repository = match id {
+        1 => "acme/old",
+        _ if id.is_multiple_of(100) => "acme/web",
+        _ => "acme/app",
+    };
     json!({
-        "id": id, "repository": "acme/app", "by": "ann", "phase": "passed", "attempt": 1,
+        "id": id, "repository": repository, "by": "ann", "phase": "passed", "attempt": 1,
         "subject": { "line": { "branch": "main" }, "sha": "a".repeat(40), "git_ref": "refs/heads/main", "fork": false },
         "cause": { "cause": "asked" },
         "plan": {

@@ -12,6 +12,7 @@
 //! tells and acts. What it does in the world it finds again after a crash: waiting builds claim anew under
 //! their first arrival, endings are asked for again, deliveries not worked on are worked on.
 
+mod aside;
 pub mod conductor;
 pub mod git;
 pub mod logs;

@@ -2,7 +2,8 @@
 //!
 //! A reader asks for each part anew where it is, so it holds nothing while it waits, and what is sealed or
 //! left out under its hands does not mislead it. The last few segments that were read stay decompressed:
-//! readers of windows come back for their neighbours.
+//! readers of windows come back for their neighbours. Whoever reads a log through comes back for nothing, and
+//! has a place of its own for the one that it is at, and a thread.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,8 +13,9 @@ use tokio::task::spawn_blocking;
 
 use super::segment::{self, Content, Times};
 use super::writer::Shown;
-use super::{LogError, Logs};
+use super::{APPENDS_MAX, LogError, Logs};
 use crate::builds::log::{Gap, LogId};
+use crate::pipeline::aside::Aside;
 use crate::store::builds::logs::{LogRecord, Piece, Segment};
 
 /// Bytes of a line that a window shows; the raw text has all of it.
@@ -24,6 +26,10 @@ const WINDOW_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const WINDOW_LINES_MAX: usize = 50_000;
 /// Segments that stay decompressed.
 const RECENT_MAX: usize = 6;
+/// Lines of a window of one who reads through, and their bytes, but for the last: half a segment, so that no
+/// more than two are held by them.
+const PASSING_LINES_MAX: usize = 4_096;
+const PASSING_BYTES_MAX: usize = 512 * 1024;
 /// How often a part is looked for that was moved while it was looked for.
 const LOOKS_MAX: usize = 8;
 
@@ -54,12 +60,23 @@ pub struct Line {
 }
 
 /// The last segments that were read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Recent {
     contents: Mutex<VecDeque<(Arc<str>, Content)>>,
+    max: usize,
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self::at_most(RECENT_MAX)
+    }
 }
 
 impl Recent {
+    const fn at_most(max: usize) -> Self {
+        Self { contents: Mutex::new(VecDeque::new()), max }
+    }
+
     fn of(&self, object: &str) -> Option<Content> {
         let mut contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
         let at = contents.iter().position(|(name, _)| **name == *object)?;
@@ -72,7 +89,7 @@ impl Recent {
     fn keep(&self, object: &Arc<str>, content: &Content) {
         let mut contents = self.contents.lock().unwrap_or_else(PoisonError::into_inner);
         contents.push_back((Arc::clone(object), content.clone()));
-        if contents.len() > RECENT_MAX {
+        if contents.len() > self.max {
             contents.pop_front();
         }
     }
@@ -95,7 +112,80 @@ impl Run {
     }
 }
 
+/// Where segments are unpacked and looked through, and kept.
+#[derive(Clone, Copy, Debug)]
+struct Desk<'a> {
+    recent: &'a Recent,
+    /// Else on the threads that everybody shares.
+    aside: Option<&'a Aside>,
+}
+
+impl Desk<'_> {
+    async fn work<T: Send + 'static>(self, work: impl FnOnce() -> T + Send + 'static) -> std::io::Result<T> {
+        match self.aside {
+            Some(aside) => aside.run(work).await,
+            None => spawn_blocking(work).await.map_err(std::io::Error::other),
+        }
+    }
+}
+
+/// A log that is being read through, once, from its first line to its last.
+#[derive(Debug)]
+pub struct Passage<'a> {
+    logs: Logs,
+    aside: &'a Aside,
+    id: LogId,
+    /// Lines that are read at once.
+    pub(super) lines_max: usize,
+    /// Where it is: the number of the next line, and where that begins if it is known.
+    next: u64,
+    begins: Option<u64>,
+    at: Recent,
+}
+
+impl Passage<'_> {
+    /// The next lines, few enough to be held while they are worked on, and without their times; none at the
+    /// end.
+    ///
+    /// # Errors
+    /// As for [`Logs::read`].
+    pub async fn next(&mut self) -> Result<Vec<Line>, LogError> {
+        let window = Window {
+            next: self.next,
+            begins: self.begins,
+            count: self.lines_max,
+            bytes_max: PASSING_BYTES_MAX,
+            untimed: true,
+            ..Window::default()
+        };
+        let lines = self.logs.fill(self.id, window, Desk { recent: &self.at, aside: Some(self.aside) }).await?;
+        if let Some(last) = lines.last() {
+            self.next = last.number + 1;
+            // Behind its line feed.
+            self.begins = (!last.cut).then(|| last.offset + last.bytes.len() as u64 + 1);
+        }
+        Ok(lines)
+    }
+}
+
 impl Logs {
+    /// Reads a log through, for whoever wants all of it and comes back for nothing.
+    #[must_use]
+    pub fn passage<'a>(&self, id: LogId, aside: &'a Aside) -> Passage<'a> {
+        let (logs, at) = (self.clone(), Recent::at_most(1));
+        Passage { logs, aside, id, lines_max: PASSING_LINES_MAX, next: 1, begins: None, at }
+    }
+
+    fn desk(&self) -> Desk<'_> {
+        Desk { recent: &self.inner.recent, aside: None }
+    }
+
+    /// Whether an append is being received or worked on, of any log: somebody waits for it.
+    #[must_use]
+    pub fn is_appended_to(&self) -> bool {
+        self.inner.appends.available_permits() < APPENDS_MAX
+    }
+
     /// What is at this byte: at most `max` bytes, fewer where a part ends. None beyond the log's end.
     ///
     /// # Errors
@@ -109,7 +199,7 @@ impl Logs {
             if let Some(gap) = record.gap.filter(|gap| gap.has(from)) {
                 return Ok(Part::Gap(gap));
             }
-            let Some(run) = self.run_at(id, &record, from).await? else { continue };
+            let Some(run) = self.run_at(id, &record, from, self.desk()).await? else { continue };
             let begin = usize::try_from(from - run.offset).unwrap_or(usize::MAX).min(run.bytes.len());
             let gap_from = record.gap.map(|gap| gap.from).filter(|gap_from| *gap_from > from);
             let until = gap_from.unwrap_or(u64::MAX).min(run.end());
@@ -126,7 +216,11 @@ impl Logs {
     /// # Errors
     /// As for [`Logs::read`].
     pub async fn lines(&self, id: LogId, from: u64, count: usize) -> Result<Vec<Line>, LogError> {
-        let mut window = Window { next: from.max(1), count: count.min(WINDOW_LINES_MAX), ..Window::default() };
+        let window = Window { next: from.max(1), count: count.min(WINDOW_LINES_MAX), ..Window::default() };
+        self.fill(id, window, self.desk()).await
+    }
+
+    async fn fill(&self, id: LogId, mut window: Window, desk: Desk<'_>) -> Result<Vec<Line>, LogError> {
         let mut at: Option<u64> = None;
         let mut looks = 0;
         while !window.full() {
@@ -138,7 +232,7 @@ impl Logs {
                         window.pass(&gap);
                         None
                     }
-                    None => Some(self.run_at(id, &record, at).await?),
+                    None => Some(self.run_at(id, &record, at, desk).await?),
                 },
                 None => None,
             };
@@ -149,7 +243,7 @@ impl Logs {
                     if window.next > record.lines || window.full() {
                         break;
                     }
-                    self.run_of_line(id, &record, window.next).await?
+                    self.run_of_line(id, &record, window.next, desk).await?
                 }
             };
             let Some(run) = run else {
@@ -161,8 +255,7 @@ impl Logs {
             };
             let run = cut_at_gap(run, record.gap);
             at = Some(run.end());
-            let taking = spawn_blocking(move || window.take(&run));
-            window = taking.await.map_err(|error| LogError::Compression(std::io::Error::other(error)))?;
+            window = desk.work(move || window.take(&run)).await.map_err(LogError::Compression)?;
             if window.open.as_ref().is_some_and(|open| open.cut) {
                 // The rest of that line is passed over.
                 window.cut_last();
@@ -173,26 +266,44 @@ impl Logs {
     }
 
     /// The run that has this byte; `None` where it was moved meanwhile.
-    async fn run_at(&self, id: LogId, record: &LogRecord, offset: u64) -> Result<Option<Run>, LogError> {
+    async fn run_at(
+        &self,
+        id: LogId,
+        record: &LogRecord,
+        offset: u64,
+        desk: Desk<'_>,
+    ) -> Result<Option<Run>, LogError> {
         if let Some(segment) = self.inner.tables.segment_at(id, offset).await?.filter(|found| found.end() > offset) {
-            return self.sealed(id, record, &segment).await;
+            return self.sealed(id, record, &segment, desk).await;
         }
         let pieces = self.inner.tables.pieces_at(id, offset).await?;
         Ok(joined(pieces).filter(|run| run.offset <= offset && offset < run.end()))
     }
 
     /// The run in which this line begins, which is not in the gap; `None` where it was moved meanwhile.
-    async fn run_of_line(&self, id: LogId, record: &LogRecord, line: u64) -> Result<Option<Run>, LogError> {
+    async fn run_of_line(
+        &self,
+        id: LogId,
+        record: &LogRecord,
+        line: u64,
+        desk: Desk<'_>,
+    ) -> Result<Option<Run>, LogError> {
         let begins = |segment: &Segment| line < segment.first_line + segment.lines;
         if let Some(segment) = self.inner.tables.segment_of_line(id, line).await?.filter(begins) {
-            return self.sealed(id, record, &segment).await;
+            return self.sealed(id, record, &segment, desk).await;
         }
         let pieces = self.inner.tables.pieces_of_line(id, line).await?;
         Ok(joined(pieces).filter(|run| run.first_line <= line))
     }
 
-    async fn sealed(&self, id: LogId, record: &LogRecord, segment: &Segment) -> Result<Option<Run>, LogError> {
-        let content = match self.inner.recent.of(&segment.object) {
+    async fn sealed(
+        &self,
+        id: LogId,
+        record: &LogRecord,
+        segment: &Segment,
+        desk: Desk<'_>,
+    ) -> Result<Option<Run>, LogError> {
+        let content = match desk.recent.of(&segment.object) {
             Some(content) => content,
             None => {
                 let object = match self.inner.objects.get(&segment.object).await {
@@ -202,12 +313,11 @@ impl Logs {
                     Err(error) => return Err(error.into()),
                 };
                 let length = segment.length;
-                let decoding = spawn_blocking(move || segment::decode(&object, length));
-                let decoded = decoding.await.map_err(std::io::Error::other).flatten();
+                let decoded = desk.work(move || segment::decode(&object, length)).await.flatten();
                 let content = decoded.map_err(|error| {
                     LogError::Damaged(format!("the object {} of {}: {error}", segment.object, Shown(id)))
                 })?;
-                self.inner.recent.keep(&segment.object, &content);
+                desk.recent.keep(&segment.object, &content);
                 content
             }
         };
@@ -263,13 +373,18 @@ fn joined(pieces: Vec<Piece>) -> Option<Run> {
 }
 
 /// A window that is being filled.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Window {
     lines: Vec<Line>,
     bytes: usize,
+    bytes_max: usize,
     /// The number of the line that comes next; while one is open, of the one after it.
     next: u64,
+    /// Where that line begins, where it is known: it is not counted up to then.
+    begins: Option<u64>,
     count: usize,
+    /// Whether nobody asks when they began.
+    untimed: bool,
     /// A line whose end is still to come, with what it has so far.
     open: Option<OpenLine>,
 }
@@ -283,9 +398,24 @@ struct OpenLine {
     cut: bool,
 }
 
+impl Default for Window {
+    fn default() -> Self {
+        Self {
+            lines: Vec::new(),
+            bytes: 0,
+            bytes_max: WINDOW_BYTES_MAX,
+            next: 1,
+            begins: None,
+            count: 0,
+            untimed: false,
+            open: None,
+        }
+    }
+}
+
 impl Window {
     fn full(&self) -> bool {
-        self.open.is_none() && (self.lines.len() >= self.count || self.bytes >= WINDOW_BYTES_MAX)
+        self.open.is_none() && (self.lines.len() >= self.count || self.bytes >= self.bytes_max)
     }
 
     /// Takes from a run what it wants: the rest of an open line, and lines that begin in it.
@@ -303,9 +433,14 @@ impl Window {
                 None => return self,
             }
         }
-        let moments = run.times.moments();
-        let mut moments = moments.iter().flat_map(|(lines, at_ms)| std::iter::repeat_n(*at_ms, *lines as usize));
         let mut number = run.first_line;
+        if let Some(begins) = self.begins.take().filter(|begins| run.offset <= *begins && *begins < run.end()) {
+            at = usize::try_from(begins - run.offset).unwrap_or(usize::MAX);
+            number = self.next;
+        }
+        let moments = if self.untimed { Vec::new() } else { run.times.moments() };
+        let moments = moments.iter().flat_map(|(lines, at_ms)| std::iter::repeat_n(*at_ms, *lines as usize));
+        let mut moments = moments.skip(usize::try_from(number.saturating_sub(run.first_line)).unwrap_or(usize::MAX));
         while at < run.bytes.len() && !self.full() {
             let end = memchr::memchr(b'\n', &run.bytes[at..]).map(|length| at + length);
             let at_ms = moments.next();
@@ -341,6 +476,7 @@ impl Window {
     fn pass(&mut self, gap: &Gap) {
         self.cut_last();
         self.next = self.next.max(gap.first_line + gap.lines);
+        self.begins = None;
     }
 
     /// What is open has more bytes, which are not shown.

@@ -13,6 +13,7 @@ use super::keeper::Retention;
 use super::{AppendError, FinishError, Line, LogId, LogLimits, Logs, Part};
 use crate::builds::build::{Build, BuildId, LogEnd, Phase};
 use crate::clock::wall_now_ms;
+use crate::pipeline::aside::Aside;
 use crate::protocol::log_times::LineTimes;
 use crate::store::builds::logs::LogTables as _;
 use crate::units::hex;
@@ -90,6 +91,21 @@ async fn all_lines(logs: &Logs) -> Vec<Line> {
     }
 }
 
+/// The same, read through.
+async fn all_lines_in_passing(logs: &Logs) -> Vec<Line> {
+    let aside = Aside::start("aside").unwrap();
+    let mut passage = logs.passage(ID, &aside);
+    passage.lines_max = 7;
+    let mut lines = Vec::new();
+    loop {
+        let window = passage.next().await.unwrap();
+        if window.is_empty() {
+            return lines;
+        }
+        lines.extend(window);
+    }
+}
+
 /// Holds what is read against what was sent.
 async fn check(logs: &Logs, source: &[u8], limits: LogLimits) {
     let status = logs.status(ID).await.unwrap();
@@ -150,6 +166,8 @@ async fn check_lines(logs: &Logs, stored: &[u8]) {
         expected.push(line);
     }
     assert_eq!(all_lines(logs).await, expected);
+    expected.iter_mut().for_each(|line| line.at_ms = None);
+    assert_eq!(all_lines_in_passing(logs).await, expected);
 }
 
 /// What happens in a random run.

@@ -3,6 +3,7 @@
 //! It is asked what the embedded index is asked: which pieces of logs have these words. What a piece says is
 //! there too, for people who look into the cluster by themselves, and is never read back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,6 +31,14 @@ const SENDS_MAX: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(200);
 /// The type of error of an index that somebody closed, which comes with the status of a piece that is wrong.
 const INDEX_CLOSED: &str = "index_closed_exception";
+/// What the fields of an index have to be for a query to find in it what a broker put there.
+const FIELDS: [(&str, &str, &str); 5] = [
+    ("piece", "type", "long"),
+    ("words", "type", "text"),
+    ("words", "analyzer", "whitespace"),
+    ("repository", "type", "keyword"),
+    ("pipeline", "type", "keyword"),
+];
 /// Bytes of an answer that are shown of an error.
 const SHOWN_MAX: usize = 300;
 
@@ -40,6 +49,8 @@ pub(super) enum ClusterError {
     Away(String),
     /// It has no room for more at present.
     Busy(String),
+    /// The index is there, and is none that a broker made.
+    NotOurs(String),
     /// It refused.
     Refused(String),
     /// What was sent is too large for it.
@@ -51,6 +62,11 @@ impl std::fmt::Display for ClusterError {
         match self {
             Self::Away(what) => write!(f, "the search cluster does not answer: {what}"),
             Self::Busy(what) => write!(f, "the search cluster is busy: {what}"),
+            Self::NotOurs(what) => write!(
+                f,
+                "{what}: no broker made that index, and nothing would be found in it; \
+                delete it, or name another in the url of [search]"
+            ),
             Self::Refused(what) => write!(f, "the search cluster refused: {what}"),
             Self::TooLarge => f.write_str("the search cluster refused: a request is too large"),
         }
@@ -118,9 +134,32 @@ impl Cluster {
         let (status, answer) = self.ask(Method::PUT, &self.index, Some(&json!({})), TIMEOUT).await?;
         match status {
             _ if status.is_success() => Ok(true),
-            StatusCode::BAD_REQUEST if answer.contains("resource_already_exists") => Ok(false),
+            StatusCode::BAD_REQUEST if answer.contains("resource_already_exists") => self.check().await.map(|()| false),
             status => Err(refused(status, &answer)),
         }
+    }
+
+    /// Looks whether an index that was there before is one of a broker's: a template counts for new ones only.
+    async fn check(&self) -> Result<()> {
+        #[derive(Deserialize)]
+        struct Index {
+            mappings: Value,
+        }
+        let answer = self.send(Method::GET, &format!("{}/_mapping", self.index), None, TIMEOUT).await?;
+        // Behind an alias they have names of their own.
+        let indexes: BTreeMap<String, Index> = serde_json::from_str(&answer)
+            .map_err(|error| ClusterError::Refused(format!("its answer cannot be read: {error}")))?;
+        for (index, Index { mappings }) in indexes {
+            for (field, key, wanted) in FIELDS {
+                let has = mappings["properties"][field][key].as_str();
+                if has != Some(wanted) {
+                    let (has, url) = (has.unwrap_or("none"), &self.url);
+                    let what = format!("{url}{index}: the {key} of the field {field} is {has}, and not {wanted}");
+                    return Err(ClusterError::NotOurs(what));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Puts pieces into the index, each in place of one of its number. Sends again only those that there was

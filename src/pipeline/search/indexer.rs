@@ -4,23 +4,28 @@
 //! when the index has it. What is done twice comes to the same, as a piece of a log has one number.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
 use super::cluster::ClusterError;
 use super::pieces::{Cut, Cutter};
 use super::{Place, Search};
 use crate::builds::log::LogId;
+use crate::clock::boot_now_us;
+use crate::pipeline::aside::Aside;
 use crate::pipeline::logs::LogError;
 use crate::store::StoreError;
 use crate::store::builds::search::ToIndex;
 
 /// Entries taken from the queue at once.
 const AT_ONCE_MAX: usize = 64;
-/// Lines read at once.
-const LINES_AT_ONCE: usize = 2_000;
+/// How many times as long as a piece took it rests while logs are appended to: so much of a processor, and of
+/// the writer of the tables, is theirs.
+const RESTS: u64 = 8;
+/// Bytes of a log that goes before one that is being worked on.
+const SMALL_BYTES_MAX: u64 = 1024 * 1024;
 /// How often the queue is looked at while it is empty: how soon a log that ended can be found.
 const LOOK: Duration = Duration::from_secs(1);
 /// How long it rests after trouble, doubling up to the longest.
@@ -118,30 +123,41 @@ impl Search {
 
     /// Indexes some of what is queued; `false` when there was nothing.
     pub(super) async fn index_some(&self, memory: &mut Memory) -> Result<bool, Trouble> {
-        if !memory.aimed || self.may_have_changed().await? {
-            memory.aimed = false;
-            self.aim().await?;
-            memory.aimed = true;
+        let aimed = memory.aimed;
+        if !aimed {
+            self.aim(memory).await?;
         }
         let entries = self.inner.tables.to_index(AT_ONCE_MAX).await?;
-        let mut batch = Batch::default();
+        // It may have lost its index since it was asked last, also without ever being seen away, and would make
+        // one by itself of what it is sent, which finds nothing.
+        if aimed && !entries.is_empty() && matches!(self.inner.place, Place::Cluster(_)) {
+            self.aim(memory).await?;
+        }
+        if entries.is_empty() {
+            return Ok(false);
+        }
+        let aside = Arc::new(Aside::start("indexer").map_err(|error| failed(error.into()))?);
+        let mut pass = Pass { aside, batch: Batch::default(), looked_at: HashMap::new() };
         for entry in &entries {
+            if pass.looked_at.get(&entry.log) == Some(&true) {
+                continue;
+            }
             if entry.gone {
                 self.unindex(entry.log).await?;
                 memory.tries.remove(&entry.log);
-                batch.done.push(*entry);
+                pass.batch.done.push(*entry);
                 continue;
             }
-            match self.index_log(entry.log, &mut batch).await? {
+            match self.index_log(entry.log, &mut pass, true).await? {
                 Ok(()) => {
                     memory.tries.remove(&entry.log);
-                    batch.done.push(*entry);
+                    pass.batch.done.push(*entry);
                 }
                 Err(error) => {
                     let error = match self.its_own(error).await {
                         Ok(error) => error,
                         Err(error) => {
-                            self.flush(&mut batch).await?;
+                            self.flush(&mut pass.batch).await?;
                             return Err(Trouble::Logs(error));
                         }
                     };
@@ -151,14 +167,14 @@ impl Search {
                         let LogId { build, attempt } = entry.log;
                         tracing::warn!("the log of {build}, attempt {attempt}, is left out of the search: {error}");
                         memory.tries.remove(&entry.log);
-                        batch.done.push(*entry);
+                        pass.batch.done.push(*entry);
                     }
                 }
             }
         }
-        self.flush(&mut batch).await?;
+        self.flush(&mut pass.batch).await?;
         // All that could be done is done: what is left could not be read, and is tried again after a pause.
-        Ok(!entries.is_empty() && memory.tries.is_empty())
+        Ok(memory.tries.is_empty())
     }
 
     /// Why a log cannot be read, where that is its own fault; the error is why none can be at present.
@@ -174,18 +190,10 @@ impl Search {
         }
     }
 
-    /// Whether there is something for a cluster, which may have lost its index since it was asked last, also
-    /// without ever being seen away. It would make one by itself of what it is sent, which finds nothing.
-    async fn may_have_changed(&self) -> Result<bool, Trouble> {
-        match &self.inner.place {
-            Place::Embedded => Ok(false),
-            Place::Cluster(_) => Ok(!self.inner.tables.to_index(1).await?.is_empty()),
-        }
-    }
-
     /// Says to the queue what it is for. A cluster without our index is a new one: it gets every log.
-    async fn aim(&self) -> Result<(), Trouble> {
+    async fn aim(&self, memory: &mut Memory) -> Result<(), Trouble> {
         let tables = &self.inner.tables;
+        memory.aimed = false;
         match &self.inner.place {
             Place::Embedded => tables.aim("embedded 1", true).await?,
             Place::Cluster(cluster) => {
@@ -196,6 +204,7 @@ impl Search {
                 tables.aim(&target, false).await?;
             }
         }
+        memory.aimed = true;
         Ok(())
     }
 
@@ -208,48 +217,89 @@ impl Search {
     }
 
     /// Reads a log through, and hands on its pieces. The inner error is the log's own.
-    async fn index_log(&self, log: LogId, batch: &mut Batch) -> Result<Result<(), LogError>, Trouble> {
+    async fn index_log(&self, log: LogId, pass: &mut Pass, lets_pass: bool) -> Result<Result<(), LogError>, Trouble> {
         let labels = match self.inner.builds.build(log.build).await? {
             // It was deleted meanwhile, as its log will be.
             None => return Ok(Ok(())),
             Some(build) => Labels { repository: build.repository.to_string(), pipeline: build.plan.name.to_string() },
         };
         let mut cutter = Cutter::new(log);
-        let mut next = 1;
+        let aside = Arc::clone(&pass.aside);
+        let mut passage = self.inner.logs.passage(log, &aside);
         loop {
-            let lines = match self.inner.logs.lines(log, next, LINES_AT_ONCE).await {
+            let lines = match passage.next().await {
                 Ok(lines) => lines,
                 Err(error) => return Ok(Err(error)),
             };
-            let Some(last) = lines.last() else { break };
-            next = last.number + 1;
-            let cutting = spawn_blocking(move || {
-                let full = cutter.add(&lines);
-                (cutter, full)
-            });
-            let (back, full) = cutting.await.map_err(|error| failed(error.into()))?;
-            cutter = back;
-            self.put(full, &labels, batch).await?;
+            if lines.is_empty() {
+                break;
+            }
+            // A piece is put before the next is cut, so that one is held, however many there are.
+            let mut lines = lines.into_iter();
+            loop {
+                let began = boot_now_us();
+                let cutting = aside.run(move || {
+                    let full = cutter.next(&mut lines);
+                    (cutter, lines, full)
+                });
+                let full;
+                (cutter, lines, full) = cutting.await.map_err(|error| failed(error.into()))?;
+                let Some(cut) = full else { break };
+                self.put(cut, &labels, &mut pass.batch).await?;
+                self.give_way(boot_now_us().saturating_sub(began)).await;
+            }
+            if lets_pass {
+                Box::pin(self.small_ones_first(log, pass)).await?;
+            }
         }
-        self.put(cutter.end().into_iter().collect(), &labels, batch).await?;
+        if let Some(cut) = cutter.end() {
+            self.put(cut, &labels, &mut pass.batch).await?;
+        }
         Ok(Ok(()))
     }
 
-    async fn put(&self, cuts: Vec<Cut>, labels: &Labels, batch: &mut Batch) -> Result<(), Trouble> {
-        for cut in cuts {
-            match &self.inner.place {
-                // A transaction each: whoever else writes waits for one piece at most.
-                Place::Embedded => self.inner.tables.index(&cut.piece).await?,
-                Place::Cluster(_) => {
-                    batch.bytes += cut.text.len() + cut.piece.words.iter().map(|word| word.len() + 1).sum::<usize>();
-                    batch.pieces.push((cut, labels.clone()));
-                    if batch.bytes >= BATCH_BYTES || batch.pieces.len() >= BATCH_PIECES {
-                        self.flush(batch).await?;
-                    }
+    /// Indexes small logs that stand in the queue behind a large one, or have come into it since: nobody waits for
+    /// that one to be done.
+    async fn small_ones_first(&self, large: LogId, pass: &mut Pass) -> Result<(), Trouble> {
+        let mut some = false;
+        for entry in self.inner.tables.to_index(AT_ONCE_MAX).await? {
+            if entry.gone || entry.log == large || pass.looked_at.contains_key(&entry.log) {
+                continue;
+            }
+            let status = self.inner.logs.status(entry.log).await;
+            let is_small = status.is_ok_and(|status| status.bytes <= SMALL_BYTES_MAX);
+            // One that cannot be read is left to its turn.
+            let done = is_small && self.index_log(entry.log, pass, false).await?.is_ok();
+            pass.looked_at.insert(entry.log, done);
+            if done {
+                pass.batch.done.push(entry);
+                some = true;
+            }
+        }
+        if some { self.flush(&mut pass.batch).await } else { Ok(()) }
+    }
+
+    async fn put(&self, cut: Cut, labels: &Labels, batch: &mut Batch) -> Result<(), Trouble> {
+        match &self.inner.place {
+            // A transaction each: whoever else writes waits for one piece at most.
+            Place::Embedded => self.inner.tables.index(&cut.piece).await?,
+            Place::Cluster(_) => {
+                batch.bytes += cut.text.len() + cut.piece.words.iter().map(|word| word.len() + 1).sum::<usize>();
+                batch.pieces.push((cut, labels.clone()));
+                if batch.bytes >= BATCH_BYTES || batch.pieces.len() >= BATCH_PIECES {
+                    self.flush(batch).await?;
                 }
             }
         }
         Ok(())
+    }
+
+    /// Lets whoever appends to a log go first, who is waited for: after a piece that took so long.
+    async fn give_way(&self, took_us: u64) {
+        if self.inner.logs.is_appended_to() {
+            let rest = Duration::from_micros(took_us.saturating_mul(RESTS)).min(REST);
+            tokio::time::sleep(rest).await;
+        }
     }
 
     /// Sends what is gathered, and takes what is done out of the queue.
@@ -279,6 +329,14 @@ struct Batch {
     bytes: usize,
     /// Entries whose pieces are all sent, or among those here.
     done: Vec<ToIndex>,
+}
+
+/// Some of the queue, being worked on.
+struct Pass {
+    aside: Arc<Aside>,
+    batch: Batch,
+    /// Logs that might have gone before their turn, and whether they have.
+    looked_at: HashMap<LogId, bool>,
 }
 
 fn failed(source: Box<dyn std::error::Error + Send + Sync>) -> StoreError {

@@ -5,8 +5,7 @@
 //! those behind the last that has a number: the end of a log of gigabytes, or of hundreds of megabytes of
 //! lines of one letter, is not searched.
 
-use std::collections::BTreeSet;
-use std::fmt::Write as _;
+use std::collections::HashSet;
 
 use super::text::{folded, shown, words};
 use crate::builds::log::LogId;
@@ -35,45 +34,46 @@ pub(super) struct Cutter {
     first_line: u64,
     last_line: u64,
     text: String,
-    words: BTreeSet<String>,
 }
 
 impl Cutter {
     pub(super) const fn new(log: LogId) -> Self {
-        Self { log, nth: 0, first_line: 0, last_line: 0, text: String::new(), words: BTreeSet::new() }
+        Self { log, nth: 0, first_line: 0, last_line: 0, text: String::new() }
     }
 
-    /// Adds lines; answers the pieces that are full.
-    pub(super) fn add(&mut self, lines: &[Line]) -> Vec<Cut> {
-        let mut full = Vec::new();
+    /// Takes lines up to the next piece that is full; `None` where they do not fill one.
+    pub(super) fn next(&mut self, lines: &mut impl Iterator<Item = Line>) -> Option<Cut> {
         for line in lines {
             let text = shown(&line.bytes);
             if self.text.is_empty() {
                 self.first_line = line.number;
             }
             self.last_line = line.number;
-            for word in words(&folded(&text)) {
-                if !self.words.contains(word) {
-                    self.words.insert(word.to_owned());
+            self.text.push_str(&text);
+            self.text.push('\n');
+            if self.text.len() >= PIECE_BYTES || line.number - self.first_line + 1 >= PIECE_LINES {
+                let full = self.end();
+                if full.is_some() {
+                    return full;
                 }
             }
-            let _ = writeln!(self.text, "{text}");
-            if self.text.len() >= PIECE_BYTES || line.number - self.first_line + 1 >= PIECE_LINES {
-                full.extend(self.end());
-            }
         }
-        full
+        None
     }
 
     /// Ends the piece that is begun. `None` where there is none, or no word in it.
     pub(super) fn end(&mut self) -> Option<Cut> {
-        let (text, words) = (std::mem::take(&mut self.text), std::mem::take(&mut self.words));
+        let text = std::mem::take(&mut self.text);
+        // What separates lines separates words, so they are the words of its lines.
+        let folded = folded(&text);
+        let mut words: Vec<&str> = words(&folded).collect::<HashSet<_>>().into_iter().collect();
         if words.is_empty() {
             return None;
         }
         let id = PieceId::new(self.log, self.nth)?;
         self.nth += 1;
-        let words = words.into_iter().collect();
+        words.sort_unstable();
+        let words = words.into_iter().map(str::to_owned).collect();
         Some(Cut { piece: IndexPiece { id, first_line: self.first_line, last_line: self.last_line, words }, text })
     }
 }

@@ -6,6 +6,8 @@ mod world;
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::indexer::Memory;
 use super::*;
 use node::Node;
@@ -202,6 +204,35 @@ async fn a_cluster_answers_what_the_embedded_index_answers() {
 }
 
 #[tokio::test]
+async fn small_logs_do_not_wait_for_a_large_one_to_be_done() {
+    let world = World::new().await;
+    world.build(1, "acme/app", Phase::Passed, &["needle\n"]).await;
+    let large: String = (1..=20_000).map(|line| format!("{line} {}\n", "of a large log ".repeat(8))).collect();
+    world.build(2, "acme/app", Phase::Passed, &[&large]).await;
+    let stub = Stub::start().await;
+    let search = world.search(Some(stub.url()));
+    index(&search).await;
+    let sent = stub.bulks();
+    let (last, before) = sent.split_last().unwrap();
+    assert!(before.concat().contains(&"1:1:1".to_owned()), "it is newer, and was begun before: {sent:?}");
+    assert!(last.iter().all(|id| id.starts_with("2:1:")));
+    assert_eq!(sent.concat().len(), stub.ids().len(), "nothing was sent twice");
+    assert_eq!(found(&search, "needle").await, [(1, 1, 1)]);
+    assert_eq!(found(&search, "20000").await, [(2, 1, 20_000)]);
+}
+
+#[tokio::test]
+async fn who_appends_without_end_does_not_keep_logs_from_being_indexed() {
+    let world = World::new().await;
+    let text: String = (1..=3_000).map(|line| format!("{line} {}\n", "filler ".repeat(8))).collect();
+    world.build(1, "acme/app", Phase::Passed, &[&text]).await;
+    let search = world.search(None);
+    let _under_way = world.append_under_way().await;
+    index(&search).await;
+    assert_eq!(found(&search, "3000").await, [(1, 1, 3_000)]);
+}
+
+#[tokio::test]
 async fn only_what_a_cluster_had_no_room_for_is_sent_again() {
     let world = World::new().await;
     some_builds(&world).await;
@@ -293,6 +324,28 @@ async fn a_cluster_that_lost_its_index_while_nothing_was_sent_gets_every_log() {
     world.build(6, "acme/web", Phase::Passed, &["all is well\n"]).await;
     index_as(&search, &mut memory).await;
     assert_eq!(found(&search, "well").await, [(6, 1, 1)]);
+    some_answers(&search).await;
+}
+
+#[tokio::test]
+async fn an_index_that_no_broker_made_is_not_taken_for_ones_own() {
+    let world = World::new().await;
+    some_builds(&world).await;
+    let stub = Stub::start().await;
+    let search = world.search(Some(stub.url()));
+    // As it becomes by itself, of what is sent.
+    let text = json!({ "type": "text", "fields": { "keyword": { "type": "keyword" } } });
+    stub.made_by_somebody(json!({ "properties": { "piece": { "type": "long" }, "words": text } }));
+    let mut memory = Memory::default();
+    let trouble = search.index_some(&mut memory).await.unwrap_err().to_string();
+    for part in ["/prefix/lab-logs-1", "the analyzer of the field words is none, and not whitespace", "delete it"] {
+        assert!(trouble.contains(part), "{part}: {trouble}");
+    }
+    assert_eq!(stub.bulks().len(), 0, "nothing is sent to it");
+    assert_eq!(world.store.search.to_index_count().await.unwrap(), 6, "all of it stays queued");
+    // It is deleted, as was said.
+    stub.empty();
+    index_as(&search, &mut memory).await;
     some_answers(&search).await;
 }
 

@@ -16,14 +16,17 @@ const BELL: u8 = 0x07;
 
 /// The line as people read it: its first [`LINE_BYTES_MAX`] bytes, without escape sequences and with other
 /// control characters as spaces. What is no UTF-8 is replaced.
-pub fn shown(line: &[u8]) -> String {
+pub fn shown(line: &[u8]) -> Cow<'_, str> {
     let line = &line[..line.len().min(LINE_BYTES_MAX)];
-    let plain = if line.contains(&ESCAPE) { Cow::Owned(without_escapes(line)) } else { Cow::Borrowed(line) };
-    let text = String::from_utf8_lossy(&plain);
-    if text.bytes().any(|byte| byte.is_ascii_control()) {
-        text.chars().map(|char| if char.is_ascii_control() { ' ' } else { char }).collect()
+    let text = if line.contains(&ESCAPE) {
+        Cow::Owned(String::from_utf8_lossy(&without_escapes(line)).into_owned())
     } else {
-        text.into_owned()
+        String::from_utf8_lossy(line)
+    };
+    if text.bytes().any(|byte| byte.is_ascii_control()) {
+        Cow::Owned(text.chars().map(|char| if char.is_ascii_control() { ' ' } else { char }).collect())
+    } else {
+        text
     }
 }
 

@@ -48,9 +48,6 @@ const TEXTS_KEPT: usize = 64;
 /// What the write-ahead log is cut back to once a slow reader that made it grow is done. It is
 /// moved into the database every thousand pages, as SQLite does by itself.
 const LOG_BYTES_KEPT: &str = "67108864";
-/// What the writer keeps of the database in memory, in SQLite's negative KiB: pages that grants and
-/// ends come back to, which are read again where there is no room for them.
-const WRITER_CACHE_KIB: &str = "-16384";
 /// Rows the driver reads ahead of whoever takes them.
 const ROWS_AHEAD: usize = 1_000;
 
@@ -290,7 +287,7 @@ pub(in crate::store) async fn open_file(family: Family, path: &Path) -> Result<S
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .pragma("journal_size_limit", LOG_BYTES_KEPT)
-        .pragma("cache_size", WRITER_CACHE_KIB);
+        .pragma("cache_size", family.writer_cache);
     let mut writer = options.connect().await.map_err(failed(doing))?;
     family.migrate(&mut writer, found).await?;
     sync_folder(path).map_err(failed(doing))?;

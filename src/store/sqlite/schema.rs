@@ -16,6 +16,8 @@ pub struct Family {
     store: i64,
     /// In that of a backup.
     backup: i64,
+    /// What the writer keeps of the file in memory, in SQLite's negative KiB.
+    pub writer_cache: &'static str,
     migrations: &'static [&'static str],
 }
 
@@ -23,6 +25,8 @@ pub struct Family {
 pub const LEASES: Family = Family {
     store: 0x6C68_6C64,
     backup: 0x6C68_6C62,
+    // Pages that grants and ends come back to, which are read again where there is no room for them.
+    writer_cache: "-16384",
     migrations: &[
         include_str!("../../../schema/sqlite/0001_first.sql"),
         include_str!("../../../schema/sqlite/0002_arrivals.sql"),
@@ -35,6 +39,8 @@ pub const LEASES: Family = Family {
 pub const BUILDS: Family = Family {
     store: 0x6C68_6264,
     backup: 0x6C68_6262,
+    // The search's index is merged through here and fills whatever there is, for nothing: it is no faster with more.
+    writer_cache: "-4096",
     migrations: &[
         include_str!("../../../schema/sqlite_builds/0001_first.sql"),
         include_str!("../../../schema/sqlite_builds/0002_logs.sql"),

@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
-use axum::Router;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{post, put};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
@@ -26,7 +26,9 @@ pub(super) enum Fault {
 
 #[derive(Debug, Default)]
 struct Inside {
-    made: bool,
+    /// The mappings of new indexes, and of the one that is there.
+    template: Value,
+    made: Option<Value>,
     documents: BTreeMap<String, Value>,
     /// The ids of each bulk request.
     bulks: Vec<Vec<String>>,
@@ -48,8 +50,9 @@ impl Stub {
         let url = format!("http://{}/prefix/lab-logs", listener.local_addr().unwrap()).into();
         let stub = Self { url, inside: Arc::default() };
         let routes = Router::new()
-            .route("/prefix/_index_template/lab-logs", put(|| async { "{}" }))
+            .route("/prefix/_index_template/lab-logs", put(template))
             .route("/prefix/lab-logs", put(make))
+            .route("/prefix/lab-logs/_mapping", get(mapping))
             .route("/prefix/lab-logs/{what}", post(act))
             .with_state(stub.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
@@ -78,6 +81,11 @@ impl Stub {
         self.inside.lock().unwrap().away = away;
     }
 
+    /// Somebody makes the index, with fields of these types.
+    pub(super) fn made_by_somebody(&self, mappings: Value) {
+        self.inside.lock().unwrap().made = Some(mappings);
+    }
+
     /// It never answers a search again.
     pub(super) fn hang(&self) {
         self.inside.lock().unwrap().hangs = true;
@@ -94,11 +102,29 @@ async fn make(State(stub): State<Stub>) -> Response {
     if inside.away {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
-    if std::mem::replace(&mut inside.made, true) {
+    if inside.made.is_some() {
         let error = json!({ "error": { "type": "resource_already_exists_exception" } });
         return (StatusCode::BAD_REQUEST, error.to_string()).into_response();
     }
+    inside.made = Some(inside.template.clone());
     "{}".into_response()
+}
+
+async fn template(State(stub): State<Stub>, Json(template): Json<Value>) -> Response {
+    let mut inside = stub.inside.lock().unwrap();
+    if inside.away {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    inside.template = template["template"]["mappings"].clone();
+    "{}".into_response()
+}
+
+async fn mapping(State(stub): State<Stub>) -> Response {
+    let inside = stub.inside.lock().unwrap();
+    match &inside.made {
+        Some(mappings) if !inside.away => json!({ "lab-logs-1": { "mappings": mappings } }).to_string().into_response(),
+        _ => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    }
 }
 
 async fn act(State(stub): State<Stub>, Path(what): Path<String>, request: Request) -> Response {
@@ -132,7 +158,9 @@ fn bulk(inside: &mut Inside, body: &str) -> Response {
     let pieces: Vec<(String, Value)> =
         lines.chunks(2).map(|pair| (pair[0]["index"]["_id"].as_str().unwrap().to_owned(), pair[1].clone())).collect();
     // It has an index after that, if not the one that was meant.
-    inside.made = true;
+    if inside.made.is_none() {
+        inside.made = Some(inside.template.clone());
+    }
     inside.bulks.push(pieces.iter().map(|(id, _)| id.clone()).collect());
     let (busy, refused) = match inside.faults.pop_front() {
         Some(Fault::Busy) => return StatusCode::TOO_MANY_REQUESTS.into_response(),

@@ -14,7 +14,7 @@ use crate::builds::happening::Sha;
 use crate::builds::log::LogId;
 use crate::builds::plan::{Concurrency, Plan};
 use crate::inventory::pipelines::SearchSettings;
-use crate::pipeline::logs::{LogLimits, Logs, Objects, Retention};
+use crate::pipeline::logs::{Admitted, LogLimits, Logs, Objects, Retention};
 use crate::pipeline::search::Search;
 use crate::protocol::log_times::LineTimes;
 use crate::store::builds::{BuildsAt, Opened};
@@ -43,6 +43,11 @@ impl World {
         let settings = SearchSettings { url, user: None, password: None };
         let (tables, builds) = (self.store.search.clone(), self.store.builds.clone());
         Search::new(tables, builds, self.logs.clone(), &settings).unwrap()
+    }
+
+    /// An append to some log that is being received, as long as this is held.
+    pub(super) async fn append_under_way(&self) -> Admitted {
+        self.logs.admit().await
     }
 
     /// Where the logs are.
