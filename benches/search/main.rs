@@ -60,7 +60,8 @@ async fn measure(name: &str, store: Opened, builds: u64, lines: u64) {
         let log = LogId { build: BuildId(id), attempt: 1 };
         let mut times = LineTimes::starting(1_000);
         (0..lines).for_each(|_| times.begin_line(1_000));
-        logs.append(log, 0, times, text(id, lines).into(), None).await.expect("it is stored");
+        let admitted = logs.admit(log, 0).await.expect("it is empty");
+        logs.append(admitted, times, text(id, lines).into(), None).await.expect("it is stored");
         logs.close(log).await.expect("it is ended");
     }
     while store.search.to_index_count().await.expect("a count") > 0
