@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   agent ──append(offset, times, bytes)──▶ writer, one at a time for each log, in the order of their offsets
-//!                                             │ small: a row      │ big, or small ones together: an object, then its row
+//!                                             │ small: a row      │ big, or small ones together: an object,
+//!                                             │                   │ then its row
 //!                                             ▼                   ▼
 //!                                           tables ◀──names── object store
 //!   page, raw text, search ──read, lines──────┴───────────────────┘        changed: wakes followers
