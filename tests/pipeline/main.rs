@@ -24,6 +24,7 @@ mod follow_load;
 mod forks;
 mod hooks;
 mod hooks_load;
+mod log_load;
 mod logs;
 mod mistakes;
 mod pages;
