@@ -175,8 +175,7 @@ impl Logs {
     /// Appends bytes, with when their lines began. Answers where the next ones go, once they are durable.
     /// `key_hash` is what [`Logs::takes_key`] said yes to.
     ///
-    /// What can be done with big ones before the one before them is stored is done, so a sender with two under
-    /// way is not twice as long at it.
+    /// A big one is stored as an object before it is its turn, so a sender with several under way waits less.
     ///
     /// # Errors
     /// [`AppendError::Elsewhere`] where the log ends at another offset, [`AppendError::Closed`] where it takes

@@ -71,11 +71,15 @@ pub(super) struct UnderWay {
 }
 
 impl UnderWay {
-    /// Waits until none is under way that belongs before it.
+    /// Waits until the log has come up to it, or none is under way that belongs before it. One before it may hang,
+    /// and have been sent once more meanwhile.
     pub(super) async fn turn(&self) {
-        let mut under_way = self.open.under_way.subscribe();
-        // The sender is held here, so this cannot fail.
-        let _ = under_way.wait_for(|offsets| offsets.iter().all(|offset| *offset >= self.offset)).await;
+        let (mut under_way, mut told) = (self.open.under_way.subscribe(), self.open.told.subscribe());
+        // The senders are held here, so neither can fail.
+        tokio::select! {
+            _ = under_way.wait_for(|offsets| offsets.iter().all(|offset| *offset >= self.offset)) => {}
+            _ = told.wait_for(|told| told.bytes >= self.offset) => {}
+        }
     }
 }
 

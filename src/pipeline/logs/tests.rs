@@ -3,6 +3,8 @@
 mod bucket;
 mod world;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::json;
@@ -10,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::keeper::Retention;
-use super::{AppendError, FinishError, Line, LogId, LogLimits, Logs, Part};
+use super::{AppendError, FinishError, Line, LogId, LogLimits, Logs, Objects, Part};
 use crate::builds::build::{Build, BuildId, LogEnd, Phase};
 use crate::clock::wall_now_ms;
 use crate::pipeline::aside::Aside;
@@ -371,6 +373,39 @@ async fn an_append_that_comes_before_its_turn_waits_for_it() {
         drop(given_up);
     });
     assert!(matches!(behind, Err(AppendError::Elsewhere(600))), "{behind:?}");
+    check(&logs, &source, ROOMY).await;
+}
+
+#[tokio::test]
+async fn an_append_that_hangs_holds_nobody_up_once_its_bytes_have_come_another_way() {
+    let logs = World::default().start(ROOMY);
+    let source = numbered(100);
+    append(&logs, &source, 0, 100).await.unwrap();
+    // Its sender is gone without a word, and has sent it once more.
+    let _hangs = logs.admit(ID, 100).await.unwrap();
+    append(&logs, &source, 100, 300).await.unwrap();
+    let next = tokio::time::timeout(Duration::from_secs(60), append(&logs, &source, 300, 600)).await;
+    assert_eq!(next.expect("it does not wait for the one that hangs").unwrap(), 600);
+    check(&logs, &source, ROOMY).await;
+}
+
+#[tokio::test]
+async fn a_log_whose_folder_is_away_is_made_small_when_that_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let (path, away) = (folder.path().join("logs"), folder.path().join("away"));
+    let world = World::default();
+    let logs = world.start_in(Objects::folder(&path).unwrap(), ROOMY);
+    let source = numbered(1_000);
+    append_all(&logs, &source, 200).await;
+    logs.close(ID).await.unwrap();
+    let kept = async || world.segments(ID).await.unwrap().iter().map(|segment| segment.stored).sum::<u64>();
+    let before = kept().await;
+    std::fs::rename(&path, &away).unwrap();
+    assert!(logs.settle(ID).await.is_err());
+    assert_eq!(kept().await, before);
+    std::fs::rename(&away, &path).unwrap();
+    logs.settle(ID).await.unwrap();
+    assert!(kept().await < before);
     check(&logs, &source, ROOMY).await;
 }
 

@@ -315,7 +315,11 @@ impl Writer {
             }
             let packing = match place.objects.get(&segment.object).await {
                 Ok(object) => worked(move || segment::packed(&object, segment.length)).await?,
-                Err(error @ object_store::Error::NotFound { .. }) => Err(std::io::Error::other(error)),
+                Err(error @ object_store::Error::NotFound { .. }) => {
+                    // Where all of them are gone, they may come back.
+                    place.objects.ask().await?;
+                    Err(std::io::Error::other(error))
+                }
                 Err(error) => return Err(error.into()),
             };
             let object = match packing {

@@ -145,7 +145,7 @@ fn logs(endpoint: &str) -> Logs {
     let builder = builder(endpoint).with_allow_http(true);
     let objects = Objects::bucket("s3://lab-logs/a/prefix", "lab-logs/a/prefix", builder).unwrap();
     let world = World::default();
-    Logs::new(Arc::new(world.clone()), Arc::new(world), objects, ROOMY)
+    world.start_in(objects, ROOMY)
 }
 
 #[tokio::test]
@@ -227,7 +227,7 @@ async fn an_append_fails_while_there_is_no_bucket_and_is_taken_later() {
         Objects::of(Arc::new(store.build().unwrap()))
     };
     let world = World::default();
-    let logs = Logs::new(Arc::new(world.clone()), Arc::new(world.clone()), objects, ROOMY);
+    let logs = world.start_in(objects, ROOMY);
     let source = numbered(40);
     append(&logs, &source, 0, 50).await.unwrap();
     let failed = append(&logs, &source, 50, 300).await;

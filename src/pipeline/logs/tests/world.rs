@@ -70,7 +70,12 @@ impl World {
 
     /// A process that begins.
     pub fn start(&self, limits: LogLimits) -> Logs {
-        Logs::new(Arc::new(self.clone()), Arc::new(self.clone()), Objects::of(Arc::new(self.clone())), limits)
+        self.start_in(Objects::of(Arc::new(self.clone())), limits)
+    }
+
+    /// One that keeps its objects somewhere else.
+    pub fn start_in(&self, objects: Objects, limits: LogLimits) -> Logs {
+        Logs::new(Arc::new(self.clone()), Arc::new(self.clone()), objects, limits)
     }
 
     /// Names of all objects, in order.
