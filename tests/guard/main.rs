@@ -57,7 +57,11 @@ impl Played {
         while self.words.is_empty() {
             let mut bytes = [0; 4096];
             let socket: &mut UnixStream = &mut self.guard.as_mut().unwrap().socket;
-            let count = socket.read(&mut bytes).expect("the guard answers");
+            let count = match socket.read(&mut bytes) {
+                // A machine that stood still in between.
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                read => read.expect("the guard answers"),
+            };
             assert!(count > 0, "the guard left without a word");
             self.words = self.lines.push(&bytes[..count]);
         }
